@@ -1,0 +1,375 @@
+//! The command line, with its help texts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::exit::CODES;
+use crate::time::parse_duration;
+
+const PLACES: &str = "\
+Where the members are: --endpoints, else CLUSTERCTL_ENDPOINTS, else the first file there is of
+~/.config/clusterctl.toml and /etc/clusterd/clusterctl.toml, else localhost:8009. Any member answers
+and forwards to the leader. Such a file looks like this, every key optional:
+
+  endpoints = [\"db1.example:8009\", \"db2.example:8009\", \"db3.example:8009\"]
+  token_file = \"/etc/clusterd/admin-token\"
+  tls_ca = \"/etc/clusterd/tls/ca.crt\"
+  tls_cert = \"/etc/clusterd/tls/client.crt\"
+  tls_key = \"/etc/clusterd/tls/client.key\"
+
+Data goes to stdout, everything else to stderr.
+";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clusterctl",
+    version,
+    about = "Looks at and steers a Matriarch cluster of PostgreSQL servers",
+    after_help = format!("{PLACES}\n{CODES}"),
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// gRPC addresses of members, tried in this order
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        env = "CLUSTERCTL_ENDPOINTS",
+        hide_env_values = true
+    )]
+    pub endpoints: Vec<String>,
+    /// How data is written
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub output: Format,
+    /// Answers yes to the question that dangerous commands ask
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// File with the token that changes need; the token itself may be in CLUSTERCTL_TOKEN
+    #[arg(long, global = true, value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+    /// Talks TLS, and checks members with the certificates in this file (PEM)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to members; needs --tls-key
+    #[arg(long, global = true, value_name = "PATH", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of --tls-cert
+    #[arg(long, global = true, value_name = "PATH", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+}
+
+/// How data is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+    /// One YAML document
+    Yaml,
+    /// Tab-separated lines, the first names the columns
+    Tsv,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Members, one a line: role, state, timeline, positions, lag
+    List(Watch),
+    /// Members as a tree: who streams from whom
+    Topology(Watch),
+    /// One screen for a bad night: primary, lease, tolerance, who could take over, why
+    Status(Watch),
+    /// What would happen if the primary died now
+    Explain(Watch),
+    /// What happened: epochs, requests, and why
+    History(History),
+    /// Planned hand-over to the named or the best standby
+    Switchover(Switchover),
+    /// Promotes a member although the cluster would not by itself; may lose transactions
+    Failover(Failover),
+    /// Restarts PostgreSQL on members, one after the other
+    Restart(OnMembers),
+    /// Writes PostgreSQL's configuration again and reloads it on members
+    Reload(OnMembers),
+    /// Clones a standby anew from the primary
+    Reinit(Reinit),
+    /// Stops all automatic action of the cluster
+    Pause(Change),
+    /// Ends a pause
+    Resume(Change),
+    /// Takes an open request back
+    Cancel(Cancel),
+    /// Members as Raft knows them, and their replacement
+    Members(Members),
+    /// Waits until the cluster is as wanted
+    Wait(Wait),
+    /// Prints a connection string of the cluster
+    Dsn(Dsn),
+    /// What concerns the member on this host only
+    Local(Local),
+    /// Versions of this tool and of every member
+    Version,
+    /// How to try a whole cluster on this machine
+    Demo,
+}
+
+/// A command that only reads and can be repeated.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Watch {
+    /// Shows it again every so many seconds, until interrupted
+    #[arg(
+        short,
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=3600)
+    )]
+    pub watch: Option<u32>,
+}
+
+/// `history`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct History {
+    /// Only the newest so many lines
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub limit: u32,
+    /// Repeat it.
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+/// How a change is asked for.
+#[derive(Clone, Debug, Args)]
+pub struct Change {
+    /// Only says what would happen
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why; goes into the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// How long to wait for the end of a request.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Waiting {
+    /// How long to wait for the end: 30, 30s, 5min
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub timeout: Duration,
+    /// Returns as soon as the request is recorded
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `switchover`.
+#[derive(Clone, Debug, Args)]
+pub struct Switchover {
+    /// The new primary; without it the best standby
+    #[arg(long, value_name = "MEMBER", alias = "candidate")]
+    pub to: Option<String>,
+    /// Goes on only if this is the primary now
+    #[arg(long, value_name = "MEMBER", aliases = ["leader", "primary"])]
+    pub from: Option<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `failover`.
+#[derive(Clone, Debug, Args)]
+pub struct Failover {
+    /// The new primary
+    #[arg(long, value_name = "MEMBER", alias = "candidate")]
+    pub to: String,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// A verb on members.
+#[derive(Clone, Debug, Args)]
+pub struct OnMembers {
+    /// On which members
+    #[arg(required = true, value_name = "MEMBER")]
+    pub members: Vec<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `reinit`.
+#[derive(Clone, Debug, Args)]
+pub struct Reinit {
+    /// Which standby
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait for the end: 30min, 6h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
+    pub timeout: Duration,
+    /// Returns as soon as the request is recorded
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `cancel`.
+#[derive(Clone, Debug, Args)]
+pub struct Cancel {
+    /// The request's id, as `status` shows it
+    #[arg(value_name = "REQUEST")]
+    pub request: String,
+    /// Why; goes into the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `members`.
+#[derive(Clone, Debug, Args)]
+pub struct Members {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: MembersCommand,
+}
+
+/// What to do with members.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MembersCommand {
+    /// Raft ids, addresses, versions, incarnations
+    List,
+    /// A host comes back with an empty disk: it gets a new id, catches up, takes its place again
+    Replace(Replace),
+}
+
+/// `members replace`.
+#[derive(Clone, Debug, Args)]
+pub struct Replace {
+    /// Which member
+    #[arg(value_name = "NAME")]
+    pub member: String,
+    /// Its new gRPC address, if that changes
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Option<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// `wait`.
+#[derive(Clone, Debug, Args)]
+#[group(id = "what", required = true, multiple = true, args = ["healthy", "primary", "streaming"])]
+pub struct Wait {
+    /// A primary accepts writes, every member is heard and does what it should
+    #[arg(long)]
+    pub healthy: bool,
+    /// This member is the primary and accepts writes
+    #[arg(long, value_name = "NAME")]
+    pub primary: Option<String>,
+    /// Every standby streams in the newest epoch
+    #[arg(long)]
+    pub streaming: bool,
+    /// How long to wait: 30, 30s, 5min
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "60s")]
+    pub timeout: Duration,
+}
+
+/// `dsn`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Dsn {
+    /// Whom it leads to
+    #[arg(long, value_enum, default_value = "any", value_name = "ROLE")]
+    pub role: DsnRole,
+}
+
+/// Whom a connection string leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DsnRole {
+    /// Names every member and finds the primary by itself, also after a failover
+    Any,
+    /// The member that is primary now
+    Primary,
+    /// Names every standby of now
+    Replica,
+}
+
+/// `local`.
+#[derive(Clone, Debug, Args)]
+pub struct Local {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: LocalCommand,
+}
+
+/// What to do with the member on this host. Without --endpoints it is localhost:8009.
+#[derive(Clone, Debug, Subcommand)]
+pub enum LocalCommand {
+    /// Hands the primary over if it is here, then stops PostgreSQL
+    Leave(Leave),
+    /// Says whether the quorum would survive a restart of this daemon: exit code 0 or 3
+    MayRestart,
+    /// Changes how much the daemon logs, until it is restarted
+    LogLevel(LogLevel),
+}
+
+/// `local leave`.
+#[derive(Clone, Debug, Args)]
+pub struct Leave {
+    /// Called by this systemd unit when it stops: asks nothing, and does nothing when the unit is only
+    /// being restarted or its daemon is already gone
+    #[arg(long, value_name = "UNIT")]
+    pub unit: Option<String>,
+    /// How long the hand-over may take before PostgreSQL is stopped all the same
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    pub timeout: Duration,
+    /// Why; goes into the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `local log-level`.
+#[derive(Clone, Debug, Args)]
+pub struct LogLevel {
+    /// error, warn, info, debug, trace, or like info,clusterd::raft=debug
+    #[arg(value_name = "LEVEL")]
+    pub level: String,
+}

@@ -1,0 +1,345 @@
+//! `status`: one screen for a bad night. Who is primary and why, how much may still fail, who could
+//! take over, what is under way, what this host did not grant.
+
+use std::fmt::Write as _;
+
+use cluster_proto::v1;
+
+use super::Context;
+use crate::exit::Stop;
+use crate::output::{Paint, Report};
+use crate::time::{bytes, length, moment, now_unix_ms};
+use crate::view::{MemberView, StatusView};
+
+/// How many ended requests are shown.
+const ENDED_SHOWN: usize = 3;
+
+/// Asks a member and renders its answer.
+///
+/// # Errors
+/// Nobody answered.
+pub async fn report(context: &Context) -> Result<Report, Stop> {
+    let status = context.status().await?;
+    let history = context
+        .client
+        .read(|mut admin| async move {
+            admin
+                .get_history(v1::GetHistoryRequest { limit: 100 })
+                .await
+        })
+        .await
+        // The time of the last promotion is nice to have; the rest must not wait for it.
+        .unwrap_or_default();
+    let since = history
+        .entries
+        .iter()
+        .rev()
+        .find(|entry| {
+            entry.epoch == status.epoch && matches!(&*entry.what, "activated" | "promoted")
+        })
+        .map(|entry| entry.at_unix_ms);
+    Ok(render(&status, since, now_unix_ms(), context.paint))
+}
+
+/// The screen. `since`: when the present primary began; `now`: this host's wall clock.
+pub fn render(status: &StatusView, since: Option<u64>, now: u64, paint: Paint) -> Report {
+    let mut screen = Screen {
+        text: String::new(),
+        paint,
+    };
+    screen.head(status, since, now);
+    screen.members(status);
+    screen.candidates(status);
+    screen.verdicts(status);
+    screen.requests(status);
+    screen.probes(status);
+    screen.not_granted(status);
+    let data = serde_json::to_value(status).unwrap_or_default();
+    let rows = rows(&data);
+    Report {
+        human: screen.text,
+        data,
+        rows,
+    }
+}
+
+/// The plain values, one a line; lists are for JSON and YAML.
+fn rows(data: &serde_json::Value) -> Vec<Vec<String>> {
+    let mut rows = vec![vec!["key".to_owned(), "value".to_owned()]];
+    for (key, value) in data.as_object().into_iter().flatten() {
+        match value {
+            serde_json::Value::String(text) => rows.push(vec![key.clone(), text.clone()]),
+            serde_json::Value::Number(_) | serde_json::Value::Bool(_) => {
+                rows.push(vec![key.clone(), value.to_string()]);
+            }
+            serde_json::Value::Null
+            | serde_json::Value::Array(_)
+            | serde_json::Value::Object(_) => {}
+        }
+    }
+    rows
+}
+
+struct Screen {
+    text: String,
+    paint: Paint,
+}
+
+impl Screen {
+    fn line(&mut self, label: &str, text: &str) {
+        let _ = writeln!(self.text, "{label:<12} {text}");
+    }
+
+    fn heading(&mut self, text: &str) {
+        let _ = writeln!(self.text, "\n{}", self.paint.heading(text));
+    }
+
+    fn item(&mut self, text: &str) {
+        let _ = writeln!(self.text, "  {text}");
+    }
+
+    fn head(&mut self, status: &StatusView, since: Option<u64>, now: u64) {
+        let title = match (status.cluster.as_str(), status.system_identifier) {
+            ("", _) => "No cluster yet: the group has not formed".to_owned(),
+            (name, Some(identifier)) => format!("Cluster {name} ({identifier})"),
+            (name, None) => format!("Cluster {name}, no data yet"),
+        };
+        let title = self.paint.heading(&title);
+        let _ = writeln!(self.text, "{title}, as {} sees it\n", status.answered_by);
+        let primary = self.primary(status, since, now);
+        self.line("Primary", &primary);
+        if let Some(pause) = &status.pause {
+            let text = format!("since {}, by {}: no automatic failover", pause.at, pause.by);
+            let text = self.paint.warn(&text);
+            self.line("PAUSED", &text);
+        }
+        if let Some(reign) = &status.reign {
+            let stands = match (reign.phase.as_str(), reign.is_activated) {
+                ("granted", true) => "open to clients",
+                ("granted", false) => "not open to clients yet",
+                (phase, _) => phase,
+            };
+            let mut text = format!(
+                "{}, timeline {}, {stands}; granted because: {}",
+                reign.epoch, reign.timeline, reign.reason
+            );
+            if let Some(why) = &reign.ended_because {
+                let _ = write!(text, "; ended because: {why}");
+            }
+            self.line("Epoch", &text);
+        }
+        let lease = match status.lease_left_ms {
+            Some(left) => {
+                format!(
+                    "{} of {} left (preset {})",
+                    length(left),
+                    length(status.lease_ms),
+                    status.preset
+                )
+            }
+            None => format!(
+                "nobody holds it (preset {}, {})",
+                status.preset,
+                length(status.lease_ms)
+            ),
+        };
+        self.line("Lease", &lease);
+        let lag = bytes(status.maximum_lag_on_failover_bytes);
+        let durability = match status.mode.as_str() {
+            "async" => format!(
+                "async: commits wait for nobody; an automatic failover may lose up to {lag}"
+            ),
+            mode => mode.to_owned(),
+        };
+        self.line("Durability", &durability);
+        let leader = status.raft_leader.as_deref().unwrap_or("none known");
+        self.line(
+            "Raft",
+            &format!(
+                "leader {leader}, term {}, {} of {} voters heard",
+                status.term, status.voters_up, status.voters_total
+            ),
+        );
+        let has_spare = status.voters_up > status.voters_total / 2 + 1;
+        let tolerance = &status.failure_tolerance;
+        let tolerance = if has_spare {
+            tolerance.clone()
+        } else {
+            self.paint.warn(tolerance)
+        };
+        self.line("Tolerance", &tolerance);
+        if let Some(took) = status.last_failover_ms {
+            self.line("Last change", &format!("took {}", length(took)));
+        }
+    }
+
+    fn primary(&self, status: &StatusView, since: Option<u64>, now: u64) -> String {
+        let Some(name) = &status.primary else {
+            let holder = status.reign.as_ref().map(|reign| reign.holder.as_str());
+            let text = match (holder, &status.initializer) {
+                (Some(holder), _) => {
+                    format!("NONE; writes are stopped (the last one was {holder})")
+                }
+                (None, Some(maker)) => format!("none yet; {maker} makes the first data directory"),
+                (None, None) => "none yet".to_owned(),
+            };
+            return self.paint.bad(&text);
+        };
+        let address = status
+            .member(name)
+            .map_or("", |member| member.postgres.as_str());
+        let mut text = format!("{} ({address})", self.paint.good(name));
+        if let Some(since) = since {
+            let age = length(now.saturating_sub(since));
+            let _ = write!(text, " since {} ({age})", moment(since));
+        }
+        text
+    }
+
+    fn members(&mut self, status: &StatusView) {
+        self.heading("Members");
+        for member in &status.members {
+            let line = self.member(member);
+            self.item(&line);
+        }
+    }
+
+    fn member(&self, member: &MemberView) -> String {
+        let state = match (member.is_witness(), member.report_age_ms) {
+            (_, None) => self.paint.bad("never heard"),
+            (_, Some(age)) if member.state == "unknown" => {
+                self.paint.bad(&format!("not heard for {}", length(age)))
+            }
+            (true, Some(_)) => "votes".to_owned(),
+            (false, Some(_)) => member.state.clone(),
+        };
+        let mut text = format!("{:<12} {:<14} {state}", member.name, member.role);
+        if let (false, Some(lag)) = (member.is_primary(), member.replay_lag_bytes) {
+            let _ = match lag {
+                0 => write!(text, ", replayed everything"),
+                lag => write!(text, ", replay {} behind", bytes(lag)),
+            };
+        }
+        if let Some(busy) = &member.busy {
+            let _ = write!(text, ", {} for {}", busy.with, length(busy.for_ms));
+            if let (Some(done), Some(total)) = (busy.done_bytes, busy.total_bytes) {
+                let _ = write!(text, " ({} of {})", bytes(done), bytes(total));
+            }
+        }
+        for (is_so, word) in [
+            (member.is_raft_leader, "Raft leader"),
+            (!member.is_voter, "does not vote"),
+            (member.is_joining, "its replacement is awaited"),
+            (member.pending_restart, "needs a restart for its parameters"),
+        ] {
+            if is_so {
+                let _ = write!(text, ", {word}");
+            }
+        }
+        if !member.tags.is_empty() {
+            let _ = write!(text, " [{}]", member.tags_text());
+        }
+        text
+    }
+
+    fn candidates(&mut self, status: &StatusView) {
+        if status.candidates.is_empty() {
+            return;
+        }
+        self.heading("Could be promoted if the primary were lost now");
+        for candidate in &status.candidates {
+            let word = if candidate.is_eligible {
+                self.paint.good("yes")
+            } else {
+                format!(
+                    "{}: {}",
+                    self.paint.warn("no"),
+                    candidate.reasons.join("; ")
+                )
+            };
+            self.item(&format!("{:<12} {word}", candidate.member));
+        }
+    }
+
+    fn verdicts(&mut self, status: &StatusView) {
+        if status.verdicts.is_empty() {
+            return;
+        }
+        self.heading("Why (last word of each rule)");
+        for verdict in &status.verdicts {
+            let age = length(verdict.age_ms);
+            self.item(&format!(
+                "{:<12} {}: {} ({age})",
+                verdict.rule, verdict.code, verdict.text
+            ));
+        }
+    }
+
+    fn requests(&mut self, status: &StatusView) {
+        let (open, ended): (Vec<_>, Vec<_>) =
+            status.requests.iter().partition(|request| request.is_open);
+        if !open.is_empty() {
+            self.heading("Under way");
+        }
+        for request in open {
+            let member = request.member.as_deref().unwrap_or("the best standby");
+            self.item(&format!(
+                "{} {} {member}: {} (asked {} by {})",
+                request.id, request.verb, request.step, request.at, request.by
+            ));
+        }
+        if !ended.is_empty() {
+            self.heading("Lately asked");
+        }
+        for request in ended.into_iter().take(ENDED_SHOWN) {
+            let member = request.member.as_deref().unwrap_or("-");
+            let step = match request.step.as_str() {
+                "failed" => self.paint.warn("failed"),
+                step => step.to_owned(),
+            };
+            self.item(&format!(
+                "{} {member} {step}: {} (asked {} by {})",
+                request.verb, request.text, request.at, request.by
+            ));
+        }
+    }
+
+    fn probes(&mut self, status: &StatusView) {
+        let sick: Vec<String> = status
+            .members
+            .iter()
+            .flat_map(|member| member.probes.iter().map(move |probe| (member, probe)))
+            .filter(|(_, probe)| probe.is_stuck || probe.has_failed)
+            .map(|(member, probe)| {
+                let how = if probe.has_failed {
+                    "fails"
+                } else {
+                    "is stuck"
+                };
+                let age = length(probe.last_ok_age_ms);
+                format!(
+                    "{:<12} {} probe {how}; last success {age} ago",
+                    member.name, probe.what
+                )
+            })
+            .collect();
+        if sick.is_empty() {
+            return;
+        }
+        self.heading("Disks");
+        for line in sick {
+            let line = self.paint.bad(&line);
+            self.item(&line);
+        }
+    }
+
+    fn not_granted(&mut self, status: &StatusView) {
+        if status.not_granted.is_empty() {
+            return;
+        }
+        self.heading(&format!("The host of {} did not grant", status.answered_by));
+        for line in &status.not_granted {
+            self.item(line);
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! What is shown: plain structs made from a member's answer, so that JSON and YAML have stable names
+//! whatever the wire does. LSNs are text here, as PostgreSQL prints them.
+
+use std::collections::BTreeMap;
+
+use cluster_core::model::Lsn;
+use cluster_proto::v1;
+use serde::Serialize;
+
+/// `GetStatus`, for people and programs.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)] // The names are the wire's, and documented there.
+pub struct StatusView {
+    pub cluster: String,
+    pub cluster_id: String,
+    pub generation: u64,
+    pub system_identifier: Option<u64>,
+    pub answered_by: String,
+    pub epoch: u64,
+    pub reign: Option<ReignView>,
+    pub primary: Option<String>,
+    pub lease_left_ms: Option<u64>,
+    pub lease_ms: u64,
+    pub preset: String,
+    pub mode: String,
+    pub maximum_lag_on_failover_bytes: u64,
+    pub term: u64,
+    pub raft_leader: Option<String>,
+    pub voters_up: u32,
+    pub voters_total: u32,
+    pub failure_tolerance: String,
+    pub pause: Option<PauseView>,
+    pub members: Vec<MemberView>,
+    pub rules: Vec<RuleView>,
+    pub candidates: Vec<CandidateView>,
+    pub verdicts: Vec<VerdictView>,
+    pub requests: Vec<RequestView>,
+    pub not_granted: Vec<String>,
+    pub applied_index: u64,
+    pub initializer: Option<String>,
+    pub last_failover_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ReignView {
+    pub epoch: u64,
+    pub holder: String,
+    pub phase: String,
+    pub timeline: u32,
+    pub start_lsn: String,
+    pub fork_lsn: Option<String>,
+    pub is_activated: bool,
+    pub reason: String,
+    pub ended_because: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct PauseView {
+    pub by: String,
+    pub at: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct MemberView {
+    pub name: String,
+    pub node_id: u64,
+    pub role: String,
+    pub state: String,
+    pub peer: String,
+    pub http: String,
+    pub postgres: String,
+    pub timeline: Option<u32>,
+    pub epoch: Option<u64>,
+    pub receive_lsn: Option<String>,
+    pub replay_lsn: Option<String>,
+    pub receive_lag_bytes: Option<u64>,
+    pub replay_lag_bytes: Option<u64>,
+    pub replay_delay_ms: Option<u64>,
+    pub tags: BTreeMap<String, String>,
+    pub pending_restart: bool,
+    pub busy: Option<BusyView>,
+    pub probes: Vec<ProbeView>,
+    pub report_age_ms: Option<u64>,
+    pub version: String,
+    pub server_version: Option<u32>,
+    pub incarnation: String,
+    pub is_raft_leader: bool,
+    pub is_voter: bool,
+    pub is_joining: bool,
+    pub not_promotable: Vec<String>,
+    pub verdict: String,
+    pub free_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct BusyView {
+    pub with: String,
+    pub for_ms: u64,
+    pub done_bytes: Option<u64>,
+    pub total_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ProbeView {
+    pub what: String,
+    pub last_ok_age_ms: u64,
+    pub took_ms: u64,
+    pub is_stuck: bool,
+    pub has_failed: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct RuleView {
+    pub id: u64,
+    pub epoch: u64,
+    pub k: u32,
+    pub members: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct CandidateView {
+    pub member: String,
+    pub is_eligible: bool,
+    pub reasons: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct VerdictView {
+    pub rule: String,
+    pub code: String,
+    pub text: String,
+    pub age_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct RequestView {
+    pub id: String,
+    pub verb: String,
+    pub member: Option<String>,
+    pub by: String,
+    pub at: String,
+    pub step: String,
+    pub is_open: bool,
+    pub text: String,
+}
+
+/// One line of history.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct HistoryView {
+    pub index: u64,
+    pub at: String,
+    pub at_unix_ms: u64,
+    pub epoch: u64,
+    pub what: String,
+    pub member: Option<String>,
+    pub timeline: Option<u32>,
+    pub lsn: Option<String>,
+    pub reason: String,
+}
+
+/// Empty text is nothing.
+pub fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn lsn(position: u64) -> String {
+    Lsn(position).to_string()
+}
+
+/// The word of a step.
+pub fn step_word(step: v1::RequestStep) -> &'static str {
+    match step {
+        v1::RequestStep::Unspecified => "unknown",
+        v1::RequestStep::Accepted => "accepted",
+        v1::RequestStep::Prepare => "prepare",
+        v1::RequestStep::Drain => "drain",
+        v1::RequestStep::Moving => "moving",
+        v1::RequestStep::Done => "done",
+        v1::RequestStep::Failed => "failed",
+    }
+}
+
+fn role_word(role: v1::Role) -> &'static str {
+    match role {
+        v1::Role::Unspecified => "",
+        v1::Role::Primary => "Primary",
+        v1::Role::Standby => "Standby",
+        v1::Role::SyncStandby => "Sync Standby",
+        v1::Role::QuorumStandby => "Quorum Standby",
+        v1::Role::Witness => "Witness",
+    }
+}
+
+impl From<&v1::Status> for StatusView {
+    fn from(status: &v1::Status) -> Self {
+        let reign = status.reign.as_ref();
+        Self {
+            cluster: status.cluster.clone(),
+            cluster_id: status.cluster_id.clone(),
+            generation: status.generation,
+            system_identifier: (status.system_identifier != 0).then_some(status.system_identifier),
+            answered_by: status.answered_by.clone(),
+            epoch: status.epoch,
+            reign: reign.map(ReignView::from),
+            primary: some(&status.primary),
+            lease_left_ms: status.lease_left_ms,
+            lease_ms: status.lease_ms,
+            preset: status.preset.clone(),
+            mode: status.mode.clone(),
+            maximum_lag_on_failover_bytes: status.maximum_lag_on_failover_bytes,
+            term: status.term,
+            raft_leader: some(&status.raft_leader),
+            voters_up: status.voters_up,
+            voters_total: status.voters_total,
+            failure_tolerance: status.failure_tolerance.clone(),
+            pause: status.pause.as_ref().map(|pause| PauseView {
+                by: pause.by.clone(),
+                at: crate::time::moment(pause.at_unix_ms),
+            }),
+            members: status
+                .members
+                .iter()
+                .map(|member| MemberView::new(member, reign))
+                .collect(),
+            rules: status.rules.iter().map(RuleView::from).collect(),
+            candidates: status.candidates.iter().map(CandidateView::from).collect(),
+            verdicts: status.verdicts.iter().map(VerdictView::from).collect(),
+            requests: status.requests.iter().map(RequestView::from).collect(),
+            not_granted: status.not_granted.clone(),
+            applied_index: status.applied_index,
+            initializer: some(&status.initializer),
+            last_failover_ms: status.last_failover_ms,
+        }
+    }
+}
+
+impl StatusView {
+    /// The member of this name.
+    pub fn member(&self, name: &str) -> Option<&MemberView> {
+        self.members.iter().find(|member| member.name == name)
+    }
+}
+
+impl From<&v1::Reign> for ReignView {
+    fn from(reign: &v1::Reign) -> Self {
+        Self {
+            epoch: reign.epoch,
+            holder: reign.holder.clone(),
+            phase: reign.phase.clone(),
+            timeline: reign.timeline,
+            start_lsn: lsn(reign.start_lsn),
+            fork_lsn: reign.fork_lsn.map(lsn),
+            is_activated: reign.is_activated,
+            reason: reign.reason.clone(),
+            ended_because: reign.ended_because.clone(),
+        }
+    }
+}
+
+impl MemberView {
+    fn new(member: &v1::MemberStatus, reign: Option<&v1::Reign>) -> Self {
+        let addresses = member.addresses.clone().unwrap_or_default();
+        let own_epoch = reign
+            .filter(|reign| reign.holder == member.name && member.role() == v1::Role::Primary)
+            .map(|reign| reign.epoch);
+        Self {
+            name: member.name.clone(),
+            node_id: member.node_id,
+            role: role_word(member.role()).to_owned(),
+            state: member.state.clone(),
+            peer: addresses.peer,
+            http: addresses.http,
+            postgres: addresses.postgres,
+            timeline: member.timeline,
+            epoch: own_epoch.or(member.follows_epoch),
+            receive_lsn: member.receive_lsn.map(lsn),
+            replay_lsn: member.replay_lsn.map(lsn),
+            receive_lag_bytes: member.receive_lag_bytes,
+            replay_lag_bytes: member.replay_lag_bytes,
+            replay_delay_ms: member.replay_delay_ms,
+            tags: tags(member.tags.as_ref()),
+            pending_restart: member.pending_restart,
+            busy: member.busy.as_ref().map(|busy| BusyView {
+                with: busy.with.clone(),
+                for_ms: busy.for_ms,
+                done_bytes: busy.done_bytes,
+                total_bytes: busy.total_bytes,
+            }),
+            probes: member.probes.iter().map(ProbeView::from).collect(),
+            report_age_ms: member.report_age_ms,
+            version: member.version.clone(),
+            server_version: member.server_version,
+            incarnation: member.incarnation.clone(),
+            is_raft_leader: member.is_raft_leader,
+            is_voter: member.is_voter,
+            is_joining: member.is_joining,
+            not_promotable: member.not_promotable.clone(),
+            verdict: member.verdict.clone(),
+            free_bytes: member.free_bytes,
+        }
+    }
+
+    /// Whether this member has no PostgreSQL.
+    pub fn is_witness(&self) -> bool {
+        self.role == role_word(v1::Role::Witness)
+    }
+
+    /// Whether this member is the primary.
+    pub fn is_primary(&self) -> bool {
+        self.role == role_word(v1::Role::Primary)
+    }
+
+    /// Tags on one line: `nofailover, zone=a`.
+    pub fn tags_text(&self) -> String {
+        let words = self.tags.iter().map(|(name, value)| match value.as_str() {
+            "true" => name.clone(),
+            value => format!("{name}={value}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Tags that are set; what is at its default is no news.
+fn tags(tags: Option<&v1::Tags>) -> BTreeMap<String, String> {
+    let Some(tags) = tags else {
+        return BTreeMap::new();
+    };
+    let flags = [
+        ("nofailover", tags.nofailover),
+        ("noloadbalance", tags.noloadbalance),
+        ("clonefrom", tags.clonefrom),
+        ("nosync", tags.nosync),
+    ];
+    let mut found: BTreeMap<String, String> = tags
+        .custom
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    for (name, _) in flags.iter().filter(|(_, is_set)| *is_set) {
+        found.insert((*name).to_owned(), "true".to_owned());
+    }
+    if let Some(priority) = tags.failover_priority.filter(|priority| *priority != 1) {
+        found.insert("failover_priority".to_owned(), priority.to_string());
+    }
+    found
+}
+
+impl From<&v1::Probe> for ProbeView {
+    fn from(probe: &v1::Probe) -> Self {
+        Self {
+            what: probe.what.clone(),
+            last_ok_age_ms: probe.last_ok_age_ms,
+            took_ms: probe.took_ms,
+            is_stuck: probe.is_stuck,
+            has_failed: probe.has_failed,
+        }
+    }
+}
+
+impl From<&v1::Rule> for RuleView {
+    fn from(rule: &v1::Rule) -> Self {
+        Self {
+            id: rule.id,
+            epoch: rule.epoch,
+            k: rule.k,
+            members: rule.members.clone(),
+        }
+    }
+}
+
+impl From<&v1::Candidate> for CandidateView {
+    fn from(candidate: &v1::Candidate) -> Self {
+        Self {
+            member: candidate.member.clone(),
+            is_eligible: candidate.is_eligible,
+            reasons: candidate.reasons.clone(),
+        }
+    }
+}
+
+impl From<&v1::VerdictLine> for VerdictView {
+    fn from(line: &v1::VerdictLine) -> Self {
+        Self {
+            rule: line.rule.clone(),
+            code: line.code.clone(),
+            text: line.text.clone(),
+            age_ms: line.age_ms,
+        }
+    }
+}
+
+impl From<&v1::Request> for RequestView {
+    fn from(request: &v1::Request) -> Self {
+        use v1::request_kind::Kind;
+        let (verb, member) = match request.kind.as_ref().and_then(|kind| kind.kind.as_ref()) {
+            Some(Kind::Switchover(it)) => ("switchover", it.to.as_str()),
+            Some(Kind::Failover(it)) => ("failover", it.to.as_str()),
+            Some(Kind::Restart(it)) => ("restart", it.member.as_str()),
+            Some(Kind::Reload(it)) => ("reload", it.member.as_str()),
+            Some(Kind::Reinit(it)) => ("reinit", it.member.as_str()),
+            None => ("unknown", ""),
+        };
+        let step = request.step();
+        Self {
+            id: request.id.clone(),
+            verb: verb.to_owned(),
+            member: some(if request.to.is_empty() {
+                member
+            } else {
+                &request.to
+            }),
+            by: request.by.clone(),
+            at: crate::time::moment(request.at_unix_ms),
+            step: step_word(step).to_owned(),
+            is_open: !matches!(step, v1::RequestStep::Done | v1::RequestStep::Failed),
+            text: request.text.clone(),
+        }
+    }
+}
+
+impl From<&v1::HistoryEntry> for HistoryView {
+    fn from(entry: &v1::HistoryEntry) -> Self {
+        Self {
+            index: entry.index,
+            at: crate::time::moment(entry.at_unix_ms),
+            at_unix_ms: entry.at_unix_ms,
+            epoch: entry.epoch,
+            what: entry.what.clone(),
+            member: some(&entry.member),
+            timeline: entry.timeline,
+            lsn: entry.lsn.map(lsn),
+            reason: entry.reason.clone(),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The built program against members that are fakes: which exit code, what on stdout, what on stderr,
+//! and what is sent a second time.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cluster_proto::v1;
+use cluster_proto::v1::admin_server::{Admin, AdminServer};
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+type Progress = Pin<Box<dyn Stream<Item = Result<v1::AskProgress, Status>> + Send>>;
+/// What a fake answers to one `Ask`.
+type AskScript = Result<Vec<Result<v1::AskProgress, Status>>, Status>;
+
+#[derive(Clone, Default)]
+struct Fake {
+    /// Requests as they came: id and token.
+    asked: Arc<Mutex<Vec<(String, String)>>>,
+    /// Answers to `Ask`, first one first.
+    scripts: Arc<Mutex<Vec<AskScript>>>,
+    status: v1::Status,
+    is_deaf: bool,
+}
+
+impl Fake {
+    fn asks(self, script: AskScript) -> Self {
+        self.scripts.lock().expect("not poisoned").push(script);
+        self
+    }
+
+    fn asked(&self) -> Vec<(String, String)> {
+        self.asked.lock().expect("not poisoned").clone()
+    }
+}
+
+fn token<T>(request: &Request<T>) -> String {
+    let value = request.metadata().get("authorization");
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn change(text: &str) -> Result<Response<v1::ChangeReply>, Status> {
+    Ok(Response::new(v1::ChangeReply {
+        text: text.to_owned(),
+    }))
+}
+
+#[tonic::async_trait]
+impl Admin for Fake {
+    type AskStream = Progress;
+
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::Status>, Status> {
+        if self.is_deaf {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(self.status.clone()))
+    }
+
+    async fn get_history(
+        &self,
+        _: Request<v1::GetHistoryRequest>,
+    ) -> Result<Response<v1::History>, Status> {
+        Ok(Response::new(v1::History::default()))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::Explanation>, Status> {
+        Ok(Response::new(v1::Explanation::default()))
+    }
+
+    async fn get_dsn(&self, request: Request<v1::DsnRequest>) -> Result<Response<v1::Dsn>, Status> {
+        match request.into_inner().role.as_str() {
+            "any" => Ok(Response::new(v1::Dsn {
+                dsn: "host=a,b".to_owned(),
+                epoch: 3,
+            })),
+            _ => Err(Status::failed_precondition("there is no primary now")),
+        }
+    }
+
+    async fn get_version(
+        &self,
+        _: Request<v1::VersionRequest>,
+    ) -> Result<Response<v1::Version>, Status> {
+        Ok(Response::new(v1::Version::default()))
+    }
+
+    async fn local_may_restart(
+        &self,
+        _: Request<v1::LocalMayRestartRequest>,
+    ) -> Result<Response<v1::LocalMayRestartReply>, Status> {
+        let text = "n3 is down".to_owned();
+        Ok(Response::new(v1::LocalMayRestartReply { may: false, text }))
+    }
+
+    async fn ask(
+        &self,
+        request: Request<v1::AskRequest>,
+    ) -> Result<Response<Self::AskStream>, Status> {
+        let bearer = token(&request);
+        let id = request.into_inner().request_id;
+        self.asked.lock().expect("not poisoned").push((id, bearer));
+        let mut scripts = self.scripts.lock().expect("not poisoned");
+        assert!(!scripts.is_empty(), "asked more often than expected");
+        let script = scripts.remove(0)?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(script))))
+    }
+
+    async fn pause(
+        &self,
+        request: Request<v1::PauseRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        match token(&request).as_str() {
+            "Bearer right" => change("paused"),
+            _ => Err(Status::permission_denied("wrong token")),
+        }
+    }
+
+    async fn resume(
+        &self,
+        _: Request<v1::ResumeRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        Err(Status::deadline_exceeded(
+            "proposed; nobody knows yet how it ended",
+        ))
+    }
+
+    async fn replace_member(
+        &self,
+        _: Request<v1::ReplaceMemberRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        change("replaced")
+    }
+
+    async fn cancel_request(
+        &self,
+        _: Request<v1::CancelRequestRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        change("cancelled")
+    }
+
+    async fn set_log_level(
+        &self,
+        _: Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        change("changed")
+    }
+
+    async fn local_leave(
+        &self,
+        _: Request<v1::LocalLeaveRequest>,
+    ) -> Result<Response<v1::ChangeReply>, Status> {
+        change("left")
+    }
+}
+
+async fn serve(fake: Fake) -> SocketAddr {
+    serve_with(tonic::transport::Server::builder(), fake).await
+}
+
+async fn serve_with(mut server: tonic::transport::Server, fake: Fake) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(
+        server
+            .add_service(AdminServer::new(fake))
+            .serve_with_incoming(TcpListenerStream::new(listener)),
+    );
+    address
+}
+
+/// An address where nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port")
+        .local_addr()
+        .expect("an address")
+}
+
+async fn clusterctl(endpoints: &[SocketAddr], token: Option<&str>, words: &[&str]) -> Output {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_clusterctl"));
+    let list: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+    let mut command = tokio::process::Command::new(program);
+    command
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .env("CLUSTERCTL_ENDPOINTS", list.join(","))
+        .args(words)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    if let Some(token) = token {
+        command.env("CLUSTERCTL_TOKEN", token);
+    }
+    tokio::time::timeout(Duration::from_secs(60), command.output())
+        .await
+        .expect("ends within a minute")
+        .expect("runs")
+}
+
+fn step(step: v1::RequestStep, text: &str) -> Result<v1::AskProgress, Status> {
+    Ok(v1::AskProgress {
+        step: step.into(),
+        text: text.to_owned(),
+        ..Default::default()
+    })
+}
+
+fn assert_ended(output: &Output, code: i32, stderr: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(stderr), "`{stderr}` in `{said}`");
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn any_member_that_answers_will_do() {
+    let status = v1::Status {
+        cluster: "main".to_owned(),
+        ..Default::default()
+    };
+    let deaf = serve(Fake {
+        is_deaf: true,
+        ..Fake::default()
+    })
+    .await;
+    let good = serve(Fake {
+        status,
+        ..Fake::default()
+    })
+    .await;
+    let output = clusterctl(&[nobody().await, deaf, good], None, &["list", "-o", "tsv"]).await;
+    assert_ended(&output, 0, "");
+    assert!(
+        stdout(&output).starts_with("Cluster\tMember\tHost\tRole"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[tokio::test]
+async fn nobody_there_is_exit_code_4() {
+    let output = clusterctl(&[nobody().await], None, &["status"]).await;
+    assert_ended(&output, 4, "no member answered");
+    assert!(output.stdout.is_empty());
+}
+
+#[tokio::test]
+async fn a_dangerous_verb_without_terminal_and_yes_is_a_usage_error() {
+    for words in [
+        vec!["switchover"],
+        vec!["failover", "--to", "n2"],
+        vec!["restart", "n1"],
+        vec!["reinit", "n2"],
+        vec!["pause"],
+        vec!["members", "replace", "n2"],
+        vec!["local", "leave"],
+    ] {
+        // Nobody listens: the question comes before anything is sent.
+        let output = clusterctl(&[nobody().await], Some("right"), &words).await;
+        assert_ended(&output, 2, "--yes");
+    }
+}
+
+#[tokio::test]
+async fn a_switchover_is_followed_to_its_end() {
+    let fake = Fake::default().asks(Ok(vec![
+        step(v1::RequestStep::Accepted, ""),
+        step(v1::RequestStep::Drain, "waiting for n2"),
+        step(v1::RequestStep::Done, "n2 is primary in epoch 5"),
+    ]));
+    let address = serve(fake.clone()).await;
+    let output = clusterctl(&[address], Some("right"), &["switchover", "--yes"]).await;
+    assert_ended(&output, 0, "drain: waiting for n2");
+    assert_eq!(stdout(&output), "Done: n2 is primary in epoch 5\n");
+    assert_eq!(fake.asked()[0].1, "Bearer right");
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_is_asked_for_again_under_the_same_id() {
+    let fake = Fake::default()
+        .asks(Ok(vec![step(v1::RequestStep::Accepted, "")]))
+        .asks(Ok(vec![step(v1::RequestStep::Done, "n2 is primary")]));
+    let address = serve(fake.clone()).await;
+    let output = clusterctl(
+        &[address],
+        Some("right"),
+        &["switchover", "--yes", "-o", "json"],
+    )
+    .await;
+    assert_ended(&output, 0, "");
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[0].0, asked[1].0, "the same request");
+    assert!(
+        stdout(&output).contains("\"step\": \"done\""),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[tokio::test]
+async fn every_ending_has_its_code() {
+    let failed = Fake::default().asks(Ok(vec![step(
+        v1::RequestStep::Failed,
+        "n2 did not catch up; n1 stays primary",
+    )]));
+    let output = clusterctl(
+        &[serve(failed).await],
+        Some("right"),
+        &["switchover", "--yes"],
+    )
+    .await;
+    assert_ended(&output, 7, "n1 stays primary");
+
+    let refused = Fake::default().asks(Err(Status::failed_precondition("there is no standby")));
+    let output = clusterctl(
+        &[serve(refused).await],
+        Some("right"),
+        &["switchover", "--yes"],
+    )
+    .await;
+    assert_ended(&output, 3, "there is no standby");
+
+    let open = || {
+        Ok(vec![
+            step(v1::RequestStep::Drain, "waiting"),
+            Err(Status::deadline_exceeded("late")),
+        ])
+    };
+    let unknown = Fake::default().asks(open());
+    let output = clusterctl(
+        &[serve(unknown).await],
+        Some("right"),
+        &["switchover", "--yes"],
+    )
+    .await;
+    assert_ended(&output, 5, "clusterctl cancel");
+
+    let address = serve(Fake::default()).await;
+    let output = clusterctl(&[address], Some("wrong"), &["pause", "--yes"]).await;
+    assert_ended(&output, 6, "wrong token");
+    let output = clusterctl(&[address], None, &["pause", "--yes"]).await;
+    assert_ended(&output, 6, "--token-file");
+    let output = clusterctl(&[address], Some("right"), &["pause", "--yes"]).await;
+    assert_ended(&output, 0, "");
+    assert_eq!(stdout(&output), "paused\n");
+    let output = clusterctl(&[address], Some("right"), &["resume"]).await;
+    assert_ended(&output, 5, "nobody knows yet");
+    let output = clusterctl(&[address], None, &["local", "may-restart"]).await;
+    assert_ended(&output, 3, "n3 is down");
+    let output = clusterctl(&[address], None, &["dsn", "--role", "primary"]).await;
+    assert_ended(&output, 3, "there is no primary now");
+    let output = clusterctl(&[address], None, &["wait", "--healthy", "--timeout", "1s"]).await;
+    assert_ended(&output, 5, "a primary that accepts writes");
+    let output = clusterctl(&[address], None, &["wait"]).await;
+    assert_ended(&output, 2, "--healthy");
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_nothing_of_the_operator_and_shows_the_notes() {
+    let progress = v1::AskProgress {
+        text: "n1 would hand over to n2".to_owned(),
+        notes: vec!["1 prepared transaction on n1".to_owned()],
+        ..Default::default()
+    };
+    let fake = Fake::default().asks(Ok(vec![Ok(progress)]));
+    let words = ["switchover", "--dry-run"];
+    let output = clusterctl(&[serve(fake).await], Some("right"), &words).await;
+    assert_ended(&output, 0, "");
+    let text = stdout(&output);
+    assert!(
+        text.contains("1 prepared transaction") && text.contains("Nothing was changed"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn data_is_on_stdout_alone() {
+    let output = clusterctl(&[serve(Fake::default()).await], None, &["dsn"]).await;
+    assert_ended(&output, 0, "");
+    assert_eq!(stdout(&output), "host=a,b\n");
+    assert!(output.stderr.is_empty());
+}
+
+#[tokio::test]
+async fn a_unit_whose_daemon_is_gone_has_nothing_to_leave() {
+    let words = ["local", "leave", "--unit", "clusterd.service"];
+    let output = clusterctl(&[nobody().await], None, &words).await;
+    assert_ended(&output, 0, "nothing to hand over");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_only_with_members_that_prove_who_they_are() {
+    let made =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let other =
+        rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let identity =
+        tonic::transport::Identity::from_pem(made.cert.pem(), made.signing_key.serialize_pem());
+    let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+    let server = tonic::transport::Server::builder()
+        .tls_config(tls)
+        .expect("TLS");
+    let address = serve_with(server, Fake::default()).await;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str, pem: String| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, pem).expect("written");
+        path.display().to_string()
+    };
+    let (right, wrong) = (
+        path("right.pem", made.cert.pem()),
+        path("wrong.pem", other.cert.pem()),
+    );
+    let output = clusterctl(&[address], None, &["--tls-ca", &right, "dsn"]).await;
+    assert_ended(&output, 0, "");
+    let output = clusterctl(&[address], None, &["--tls-ca", &wrong, "dsn"]).await;
+    assert_ended(&output, 4, "no member answered");
+    let output = clusterctl(&[address], None, &["dsn"]).await;
+    assert_ended(&output, 4, "no member answered");
+}

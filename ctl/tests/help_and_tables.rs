@@ -1,0 +1,417 @@
+//! Golden output: every help text, and every table from fixed data. What an operator sees changes only
+//! when somebody wants it to: `UPDATE_GOLDEN=1 cargo test -p clusterctl` rewrites the files.
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use cluster_proto::v1;
+use clusterctl::args::{Arguments, Format, Wait};
+use clusterctl::commands::{explain, history, list, members, requests, status, wait};
+use clusterctl::output::{Paint, Report};
+use clusterctl::view::StatusView;
+
+/// 2026-11-22 00:00:00 UTC.
+const NOW: u64 = 1_795_305_600_000;
+
+fn assert_golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).expect("golden file is written");
+        return;
+    }
+    let expected = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{name}: {error}; UPDATE_GOLDEN=1 makes it"));
+    assert!(
+        expected == text,
+        "{name} differs; UPDATE_GOLDEN=1 accepts it\n--- expected\n{expected}\n--- now\n{text}"
+    );
+}
+
+fn in_every_format(report: &Report) -> String {
+    [Format::Table, Format::Json, Format::Yaml, Format::Tsv]
+        .map(|format| {
+            let text = report.text(format).expect("can be written");
+            format!("==== {format:?}\n{text}")
+        })
+        .concat()
+}
+
+fn standby(name: &str, node_id: u64, host: &str, lag: u64) -> v1::MemberStatus {
+    v1::MemberStatus {
+        name: name.to_owned(),
+        node_id,
+        role: v1::Role::Standby.into(),
+        state: "streaming".to_owned(),
+        addresses: Some(v1::Addresses {
+            peer: format!("{host}:8009"),
+            http: format!("{host}:8008"),
+            postgres: format!("{host}:5432"),
+        }),
+        timeline: Some(7),
+        receive_lsn: Some(0x3_0000_1000),
+        replay_lsn: Some(0x3_0000_1000 - lag),
+        receive_lag_bytes: Some(0),
+        replay_lag_bytes: Some(lag),
+        report_age_ms: Some(120),
+        version: "0.1.0".to_owned(),
+        server_version: Some(150_014),
+        incarnation: "00c0ffee".to_owned(),
+        is_voter: true,
+        follows_epoch: Some(4),
+        verdict: "following n1".to_owned(),
+        ..Default::default()
+    }
+}
+
+fn calm() -> v1::Status {
+    let primary = v1::MemberStatus {
+        role: v1::Role::Primary.into(),
+        state: "running".to_owned(),
+        receive_lag_bytes: None,
+        replay_lag_bytes: None,
+        replay_lsn: None,
+        follows_epoch: None,
+        ..standby("n1", 1, "10.0.0.1", 0)
+    };
+    let witness = v1::MemberStatus {
+        name: "w".to_owned(),
+        node_id: 4,
+        role: v1::Role::Witness.into(),
+        addresses: Some(v1::Addresses {
+            peer: "10.0.0.4:8009".to_owned(),
+            http: "10.0.0.4:8008".to_owned(),
+            postgres: String::new(),
+        }),
+        report_age_ms: Some(80),
+        version: "0.1.0".to_owned(),
+        is_voter: true,
+        ..Default::default()
+    };
+    v1::Status {
+        cluster: "main".to_owned(),
+        cluster_id: "5e1f".to_owned(),
+        generation: 1,
+        system_identifier: 7_277_694_203_142_172_922,
+        answered_by: "n2".to_owned(),
+        epoch: 4,
+        reign: Some(v1::Reign {
+            epoch: 4,
+            holder: "n1".to_owned(),
+            phase: "granted".to_owned(),
+            timeline: 7,
+            start_lsn: 0x2_FFFF_0000,
+            fork_lsn: Some(0x2_FFFF_0000),
+            is_activated: true,
+            reason: "primary-silent".to_owned(),
+            ended_because: None,
+        }),
+        primary: "n1".to_owned(),
+        members: vec![
+            primary,
+            v1::MemberStatus {
+                is_raft_leader: true,
+                ..standby("n2", 2, "10.0.0.2", 0)
+            },
+            standby("n3", 3, "10.0.0.3", 5 << 20),
+            witness,
+        ],
+        lease_left_ms: Some(2_760),
+        lease_ms: 3_000,
+        preset: "lan".to_owned(),
+        mode: "async".to_owned(),
+        verdicts: vec![v1::VerdictLine {
+            rule: "failover".to_owned(),
+            code: "primary-healthy".to_owned(),
+            text: "the primary renews its lease".to_owned(),
+            age_ms: 3_600_000,
+        }],
+        term: 12,
+        raft_leader: "n2".to_owned(),
+        voters_up: 4,
+        voters_total: 4,
+        failure_tolerance: "one voter may be lost; with two lost, writes stop".to_owned(),
+        not_granted: vec!["real-time priority: Operation not permitted".to_owned()],
+        candidates: vec![
+            v1::Candidate {
+                member: "n2".to_owned(),
+                is_eligible: true,
+                reasons: vec![],
+            },
+            v1::Candidate {
+                member: "n3".to_owned(),
+                is_eligible: false,
+                reasons: vec!["5 MB behind, more than maximum_lag_on_failover (1 MB)".to_owned()],
+            },
+        ],
+        applied_index: 99,
+        maximum_lag_on_failover_bytes: 1 << 20,
+        last_failover_ms: Some(3_100),
+        ..Default::default()
+    }
+}
+
+/// The primary is gone, a switchover failed before, it is paused, a standby is being cloned.
+fn bad_night() -> v1::Status {
+    let mut status = calm();
+    status.primary = String::new();
+    status.lease_left_ms = None;
+    status.voters_up = 3;
+    status.failure_tolerance = "one more voter lost and writes stop".to_owned();
+    status.pause = Some(v1::PauseStatus {
+        by: "root@db2: patching".to_owned(),
+        at_unix_ms: NOW - 60_000,
+    });
+    if let Some(reign) = &mut status.reign {
+        reign.phase = "revoked".to_owned();
+        reign.ended_because = Some("primary-silent".to_owned());
+    }
+    let lost = &mut status.members[0];
+    lost.role = v1::Role::Standby.into();
+    lost.state = "unknown".to_owned();
+    lost.report_age_ms = Some(8_400);
+    lost.receive_lsn = None;
+    lost.probes = vec![v1::Probe {
+        what: "wal".to_owned(),
+        last_ok_age_ms: 9_000,
+        took_ms: 4,
+        is_stuck: true,
+        has_failed: false,
+    }];
+    let cloning = &mut status.members[2];
+    cloning.state = "creating replica".to_owned();
+    cloning.busy = Some(v1::Busy {
+        with: "clone".to_owned(),
+        for_ms: 61_000,
+        done_bytes: Some(3 << 29),
+        total_bytes: Some(4 << 30),
+    });
+    cloning.pending_restart = true;
+    cloning.tags = Some(v1::Tags {
+        nofailover: true,
+        failover_priority: Some(1),
+        custom: [("zone".to_owned(), "b".to_owned())].into(),
+        ..Default::default()
+    });
+    let ask = |id: &str, step: v1::RequestStep, text: &str| v1::Request {
+        id: id.to_owned(),
+        kind: Some(v1::RequestKind {
+            kind: Some(v1::request_kind::Kind::Switchover(v1::Switchover {
+                to: "n2".to_owned(),
+            })),
+        }),
+        by: "root@db2".to_owned(),
+        at_unix_ms: NOW - 30_000,
+        step: step.into(),
+        to: "n2".to_owned(),
+        text: text.to_owned(),
+    };
+    status.requests = vec![
+        ask("00000000000000aa", v1::RequestStep::Moving, ""),
+        ask(
+            "00000000000000ab",
+            v1::RequestStep::Failed,
+            "n2 did not catch up in 300 ms",
+        ),
+    ];
+    status
+}
+
+#[test]
+fn every_help_text() {
+    let mut command = Arguments::command().term_width(100);
+    command.build();
+    let mut text = String::new();
+    collect_help(&mut command, &mut text);
+    assert_golden("help.txt", &text);
+}
+
+#[test]
+fn the_documentation_has_every_exit_code_and_command() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/clusterctl.md");
+    let text = std::fs::read_to_string(path).expect("docs/clusterctl.md");
+    for line in clusterctl::exit::CODES.lines().skip(1) {
+        let (code, meaning) = line.trim().split_once("  ").expect("code and meaning");
+        assert!(
+            text.contains(&format!("| {code} | {meaning} |")),
+            "exit code {code}"
+        );
+    }
+    for command in Arguments::command().get_subcommands() {
+        assert!(
+            text.contains(&format!("`{}", command.get_name())),
+            "{}",
+            command.get_name()
+        );
+    }
+}
+
+fn collect_help(command: &mut clap::Command, text: &mut String) {
+    text.push_str(&format!(
+        "==== {}\n",
+        command.get_bin_name().unwrap_or("clusterctl")
+    ));
+    text.push_str(&command.render_long_help().to_string());
+    text.push('\n');
+    for sub in command.get_subcommands_mut() {
+        if sub.get_name() != "help" {
+            collect_help(sub, text);
+        }
+    }
+}
+
+#[test]
+fn list_in_every_format() {
+    let view = StatusView::from(&calm());
+    assert_golden(
+        "list.txt",
+        &in_every_format(&list::list(&view, Paint::plain())),
+    );
+}
+
+#[test]
+fn list_on_a_bad_night() {
+    let view = StatusView::from(&bad_night());
+    assert_golden(
+        "list_bad_night.txt",
+        &list::list(&view, Paint::plain()).human,
+    );
+}
+
+#[test]
+fn list_before_there_is_a_cluster() {
+    let view = StatusView::from(&v1::Status::default());
+    assert_golden(
+        "list_unformed.txt",
+        &list::list(&view, Paint::plain()).human,
+    );
+}
+
+#[test]
+fn topology_is_a_tree() {
+    let view = StatusView::from(&calm());
+    assert_golden("topology.txt", &list::topology(&view, Paint::plain()).human);
+}
+
+#[test]
+fn members_in_every_format() {
+    let view = StatusView::from(&calm());
+    assert_golden("members.txt", &members::list(&view, Paint::plain()).human);
+}
+
+#[test]
+fn status_in_every_format() {
+    let view = StatusView::from(&calm());
+    let report = status::render(&view, Some(NOW - 11_100_000), NOW, Paint::plain());
+    assert_golden("status.txt", &in_every_format(&report));
+}
+
+#[test]
+fn status_on_a_bad_night() {
+    let view = StatusView::from(&bad_night());
+    let report = status::render(&view, None, NOW, Paint::plain());
+    assert_golden("status_bad_night.txt", &report.human);
+}
+
+#[test]
+fn history_in_every_format() {
+    let line = |index, what: &str, reason: &str| v1::HistoryEntry {
+        index,
+        at_unix_ms: NOW + index * 1000,
+        epoch: 4,
+        what: what.to_owned(),
+        member: "n1".to_owned(),
+        timeline: Some(7),
+        lsn: Some(0x2_FFFF_0000),
+        reason: reason.to_owned(),
+    };
+    let entries = vec![
+        line(1, "granted", "primary-silent"),
+        line(2, "promoted", ""),
+    ];
+    let report = history::render(&v1::History { entries }, Paint::plain());
+    assert_golden("history.txt", &in_every_format(&report));
+}
+
+#[test]
+fn explain_in_every_format() {
+    let line = |code: &str, text: &str| v1::explanation::Line {
+        code: code.into(),
+        text: text.into(),
+    };
+    let lines = vec![
+        line("revoke", "n2 would revoke epoch 4 after 2.2 s"),
+        line("grant", "n2 would be promoted in epoch 5"),
+    ];
+    let report = explain::render(&v1::Explanation { lines }, Paint::plain());
+    assert_golden("explain.txt", &in_every_format(&report));
+}
+
+#[test]
+fn a_failover_says_what_is_at_risk() {
+    let view = StatusView::from(&bad_night());
+    let text = requests::at_risk(&view, "n2");
+    assert!(
+        text.contains("received everything") && text.contains("8.4 s ago"),
+        "{text}"
+    );
+    assert!(requests::at_risk(&view, "n9").contains("no member n9"));
+}
+
+#[test]
+fn wait_knows_what_is_missing() {
+    let healthy = Wait {
+        healthy: true,
+        primary: None,
+        streaming: false,
+        timeout: std::time::Duration::from_secs(1),
+    };
+    assert_eq!(
+        wait::unmet(&StatusView::from(&calm()), &healthy),
+        Vec::<String>::new()
+    );
+    let missing = wait::unmet(&StatusView::from(&bad_night()), &healthy);
+    for part in [
+        "a primary",
+        "n1 streaming",
+        "n3 streaming",
+        "4 voters",
+        "long work on n3",
+    ] {
+        assert!(
+            missing.iter().any(|text| text.contains(part)),
+            "{part} in {missing:?}"
+        );
+    }
+    // A standby that still streams in an older epoch is not streaming.
+    let mut stale = calm();
+    stale.members[1].follows_epoch = Some(3);
+    let streaming = Wait {
+        healthy: false,
+        streaming: true,
+        ..healthy.clone()
+    };
+    assert_eq!(wait::unmet(&StatusView::from(&stale), &streaming).len(), 1);
+    let other = Wait {
+        healthy: false,
+        primary: Some("n2".to_owned()),
+        ..healthy
+    };
+    assert_eq!(
+        wait::unmet(&StatusView::from(&calm()), &other),
+        ["n2 as primary (it is n1)".to_owned()]
+    );
+}
+
+#[test]
+fn colours_are_only_added_never_needed() {
+    let view = StatusView::from(&calm());
+    let plain = list::list(&view, Paint::plain()).human;
+    assert!(!plain.contains('\u{1b}'));
+    assert!(
+        !status::render(&view, None, NOW, Paint::plain())
+            .human
+            .contains('\u{1b}')
+    );
+}

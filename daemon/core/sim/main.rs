@@ -1,0 +1,17 @@
+//! The simulation of whole clusters on the core's own functions: random schedules with faults
+//! (properties in `checks/`), named situations (`cases/`), and the lease searched exhaustively.
+//!
+//! `SIM_SEED=n` runs one schedule and tells everything; `SIM_SEEDS=n` says how many are run.
+
+mod actions;
+mod checks;
+mod coverage;
+mod faults;
+mod leader;
+mod member;
+mod network;
+mod postgres;
+mod raft;
+mod random;
+mod schedules;
+mod world;

@@ -1,0 +1,266 @@
+//! Every change there is to the replicated truth, and why one may be refused.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::lease::Preset;
+use crate::model::member::{Addresses, SealReport, Tags};
+use crate::model::request::{RequestKind, RequestOutcome, Step};
+use crate::model::state::Identity;
+use crate::model::{
+    Epoch, Incarnation, Lsn, MemberKind, MemberName, NodeId, RequestId, Rule, RuleId, Settings,
+    TimelineId,
+};
+
+/// A command with the proposer's wall clock, for display in history only: no rule reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stamp {
+    /// Version of the command format. A member that meets an unknown one stops.
+    pub version: u16,
+    /// Unix milliseconds at the proposer.
+    pub at_unix_ms: u64,
+    /// The change.
+    pub command: Command,
+}
+
+/// The command format this build writes.
+pub const COMMAND_VERSION: u16 = 1;
+
+/// One first member, as the group forms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Founder {
+    /// Name.
+    pub name: MemberName,
+    /// Place in the sorted list.
+    pub node: NodeId,
+    /// Database or witness.
+    pub kind: MemberKind,
+    /// Its gRPC address.
+    pub peer: String,
+}
+
+/// Every change there is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Command {
+    /// The first entry of a new group.
+    Form {
+        /// Who the cluster is.
+        identity: Identity,
+        /// The first members.
+        members: Vec<Founder>,
+        /// First settings.
+        settings: Box<Settings>,
+    },
+    /// Nothing; makes a leader ready. `by` and `start` tell whose it is.
+    Noop {
+        /// The proposing node.
+        by: NodeId,
+        /// The proposing process.
+        start: String,
+    },
+    /// What a member said of itself and Raft did not know yet.
+    Describe {
+        /// Who.
+        member: MemberName,
+        /// Where it listens.
+        addresses: Addresses,
+        /// Its tags.
+        tags: Tags,
+        /// The life of its data directory.
+        incarnation: Option<Incarnation>,
+    },
+    /// This member makes (or brings) the first data directory.
+    Initialize {
+        /// Who.
+        member: MemberName,
+    },
+    /// The first data directory exists.
+    Initialized {
+        /// Who made it.
+        member: MemberName,
+        /// PostgreSQL's own identity of it.
+        system_identifier: u64,
+        /// The timeline it is on.
+        timeline: TimelineId,
+    },
+    /// This member may promote, in this epoch, on this timeline.
+    Grant(Box<Grant>),
+    /// No renewal of this epoch is confirmed any more.
+    Revoke {
+        /// Which.
+        epoch: Epoch,
+        /// Code of the reason.
+        reason: String,
+    },
+    /// The holder's processes are gone and its Grant is used up.
+    Release {
+        /// Which.
+        epoch: Epoch,
+        /// The holder.
+        member: MemberName,
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// The holder has left recovery.
+    Promoted {
+        /// Which.
+        epoch: Epoch,
+        /// The holder.
+        member: MemberName,
+        /// Where its timeline began.
+        fork: Lsn,
+    },
+    /// A new rule for commits; live from now on, next to the others.
+    Propose {
+        /// The rule; its id is the newest plus one.
+        rule: Rule,
+    },
+    /// The rule's write quorum has everything acknowledged so far: older rules are forgotten, and
+    /// if it is the first of its epoch clients may come in.
+    Activate {
+        /// Which epoch.
+        epoch: Epoch,
+        /// Which rule.
+        rule: RuleId,
+        /// The position the quorum has flushed.
+        at: Lsn,
+    },
+    /// A proposed rule that was never set, and never will be.
+    Withdraw {
+        /// Which epoch.
+        epoch: Epoch,
+        /// Which rule.
+        rule: RuleId,
+    },
+    /// Another preset; the old lease length counts until it is settled.
+    SetPreset {
+        /// The new one.
+        preset: Preset,
+    },
+    /// W of the previous lease length has passed.
+    SettleLease,
+    /// An operator asks for something.
+    Ask {
+        /// Chosen by the client.
+        id: RequestId,
+        /// What.
+        kind: RequestKind,
+        /// Who, and why.
+        by: String,
+    },
+    /// A request got further.
+    Step {
+        /// Which.
+        id: RequestId,
+        /// Where it is now.
+        step: Step,
+    },
+    /// An operator takes a request back, or the cluster gives it up.
+    End {
+        /// Which.
+        id: RequestId,
+        /// How.
+        outcome: RequestOutcome,
+    },
+    /// The cluster takes no automatic action.
+    Pause {
+        /// Who asked.
+        by: String,
+    },
+    /// It does again.
+    Resume {
+        /// Who asked.
+        by: String,
+    },
+    /// A host comes back with an empty disk under a new id: the log index of this entry.
+    ReplaceMember {
+        /// Who.
+        member: MemberName,
+        /// Where its gRPC listens now.
+        peer: String,
+        /// Who asked.
+        by: String,
+    },
+    /// The replaced member's new id is the voter now.
+    Replaced {
+        /// Who.
+        member: MemberName,
+    },
+}
+
+/// The contents of a Grant. Used once; it carries no time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The new epoch: the newest plus one.
+    pub epoch: Epoch,
+    /// Who.
+    pub member: MemberName,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// The timeline it must get.
+    pub timeline: TimelineId,
+    /// The timeline its WAL is on.
+    pub parent: TimelineId,
+    /// The end of its WAL.
+    pub start: Lsn,
+    /// The first rule of the epoch.
+    pub first_rule: Rule,
+    /// Q: the sealed members it was chosen from.
+    pub sealed: Vec<SealReport>,
+    /// Ids of the rules that were live when it was decided.
+    pub live: Vec<RuleId>,
+    /// Code of the reason.
+    pub reason: String,
+    /// What may be lost, when known to be more than nothing; a sentence.
+    pub loss: Option<String>,
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejected {
+    /// The group has formed already, or not yet.
+    #[error("{0}")]
+    WrongMoment(String),
+    /// A number is not the one that is due.
+    #[error("epoch {given} was given, epoch {due} is due")]
+    WrongEpoch {
+        /// What the command said.
+        given: Epoch,
+        /// What would do.
+        due: Epoch,
+    },
+    /// The reign is in another phase.
+    #[error("epoch {epoch} is {phase}, the command needs it {needed}")]
+    WrongPhase {
+        /// Which.
+        epoch: Epoch,
+        /// As it is.
+        phase: String,
+        /// As it should be.
+        needed: &'static str,
+    },
+    /// No such member.
+    #[error("there is no member `{0}` (see `clusterctl list`)")]
+    UnknownMember(MemberName),
+    /// The data directory is another one than meant.
+    #[error("member {member}'s data directory is another life than the command names")]
+    WrongIncarnation {
+        /// Who.
+        member: MemberName,
+    },
+    /// The live rules changed in between.
+    #[error("the live rules changed since this was decided")]
+    LiveChanged,
+    /// A rule's number, epoch or place is wrong.
+    #[error("{0}")]
+    BadRule(String),
+    /// The timeline was given before.
+    #[error("timeline {0} was given before")]
+    TimelineUsed(TimelineId),
+    /// An operator's request cannot be taken.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -1,0 +1,8 @@
+//! How the truth moves: every change there is, and what refuses it.
+
+pub mod apply;
+pub mod command;
+pub mod invariants;
+
+pub use apply::{Applied, apply};
+pub use command::{Command, Rejected, Stamp};

@@ -1,0 +1,163 @@
+//! Who may be promoted, best first, and why the others may not.
+//!
+//! Positions are ordered by (epoch of the timeline, LSN) over *all* sealed members; a candidate
+//! must be on the line of the best one [hazards B6 B10].
+
+use crate::model::ledger::{Position, Relation};
+use crate::model::member::SealReport;
+use crate::model::view::ClusterView;
+use crate::model::{Epoch, Lsn, MemberName, PostgresStatus, TimelineId};
+
+/// One member that could be granted the next epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its seal.
+    pub seal: SealReport,
+    /// Where its WAL ends.
+    pub position: Position,
+    /// Its failover priority, at least 1.
+    pub priority: u32,
+    /// It held the newest epoch with this very data directory.
+    pub was_primary: bool,
+}
+
+/// The whole judgement of one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assessment {
+    /// Every valid seal for the target epoch.
+    pub sealed: Vec<SealReport>,
+    /// The best position among all of them, eligible or not.
+    pub best: Option<Position>,
+    /// Eligible members on the best one's line, best first.
+    pub candidates: Vec<Candidate>,
+    /// Everybody else with a PostgreSQL, and why not.
+    pub refused: Vec<(MemberName, String)>,
+    /// Members that are heard, have data, and have not sealed yet.
+    pub unsealed: Vec<MemberName>,
+}
+
+/// Judges all members for the epoch after the newest one.
+pub fn assess(view: &ClusterView) -> Assessment {
+    let target = view.state.epoch().next();
+    let mut found = Assessment::default();
+    collect_seals(view, target, &mut found);
+    let ledger = &view.state.ledger;
+    let best = found
+        .sealed
+        .iter()
+        .filter_map(|seal| ledger.position(seal.timeline, seal.end).map(|at| (at, seal)))
+        .max_by_key(|(position, _)| *position)
+        .map(|(position, seal)| (position, seal.timeline));
+    found.best = best.map(|(position, _)| position);
+    for seal in &found.sealed {
+        match judge(view, seal, best) {
+            Ok(candidate) => found.candidates.push(candidate),
+            Err(why) => found.refused.push((seal.member.clone(), why)),
+        }
+    }
+    found.candidates.sort_by(|left, right| {
+        (right.position, right.seal.is_running, right.priority)
+            .cmp(&(left.position, left.seal.is_running, left.priority))
+            .then_with(|| left.was_primary.cmp(&right.was_primary))
+            .then_with(|| left.seal.member.cmp(&right.seal.member))
+    });
+    found
+}
+
+fn collect_seals(view: &ClusterView, target: Epoch, found: &mut Assessment) {
+    for (name, member) in view.state.databases() {
+        let Some(report) = view.fresh(name) else {
+            found.refused.push((name.clone(), "is not heard".to_owned()));
+            continue;
+        };
+        let seal = report.seal.as_ref().filter(|seal| {
+            seal.target == target
+                && Some(seal.incarnation) == member.incarnation
+                && report.incarnation == member.incarnation
+        });
+        if let Some(seal) = seal {
+            found.sealed.push(seal.clone());
+            continue;
+        }
+        let why = match &report.postgres {
+            PostgresStatus::Empty => "has no data".to_owned(),
+            PostgresStatus::Unusable { why, .. } => why.clone(),
+            _ if report.incarnation.is_none() => "has no data".to_owned(),
+            _ if report.busy.is_some() => {
+                let what = report.busy.as_ref().map(|busy| busy.with.clone());
+                format!("is busy with {}", what.unwrap_or_default())
+            }
+            _ => {
+                found.unsealed.push(name.clone());
+                "has not sealed yet".to_owned()
+            }
+        };
+        found.refused.push((name.clone(), why));
+    }
+}
+
+fn judge(
+    view: &ClusterView,
+    seal: &SealReport,
+    best: Option<(Position, TimelineId)>,
+) -> Result<Candidate, String> {
+    let ledger = &view.state.ledger;
+    let (best_position, best_timeline) = best.ok_or("no timeline is known")?;
+    let position = ledger
+        .position(seal.timeline, seal.end)
+        .ok_or_else(|| format!("timeline {} is not the cluster's", seal.timeline))?;
+    let Some(member) = view.state.members.get(&seal.member) else {
+        return Err("is no member".to_owned());
+    };
+    let priority = member.tags.priority();
+    // The first data of a cluster may lie on a member with the tag: nobody else can begin.
+    if priority == 0 && view.state.reign.is_some() {
+        return Err("is tagged nofailover".to_owned());
+    }
+    if let Some(report) = view.fresh(&seal.member)
+        && let Some(why) = report.not_promotable.first()
+    {
+        return Err(why.clone());
+    }
+    match ledger.relation(seal.timeline, seal.end, best_timeline) {
+        Relation::OnLine => {}
+        Relation::Diverged { fork } => return Err(format!("left the newest line at {fork}")),
+        Relation::Unknown => return Err("its timeline is unknown".to_owned()),
+    }
+    let lag = known_lag(view, seal, best_position);
+    let limit = view.state.settings.maximum_lag_on_failover_bytes;
+    if lag > limit {
+        return Err(format!("is {lag} bytes behind, more than {limit}"));
+    }
+    let was_primary = view.state.reign.as_ref().is_some_and(|reign| {
+        reign.holder == seal.member && reign.incarnation == seal.incarnation
+    });
+    Ok(Candidate { seal: seal.clone(), position, priority, was_primary })
+}
+
+/// How many bytes a sealed member on the best one's line is known to lack: of what the best sealed
+/// one has, and of what the newest primary last reported (also a stale report), whether or not the
+/// member ever received anything of that reign.
+pub fn known_lag(view: &ClusterView, seal: &SealReport, best: Position) -> u64 {
+    let behind_best = seal.end.bytes_behind(best.end);
+    let Some((timeline, flushed)) = last_told_flush(view) else { return behind_best };
+    let behind_told = match view.state.ledger.relation(seal.timeline, seal.end, timeline) {
+        Relation::OnLine => seal.end.bytes_behind(flushed),
+        // All that reign wrote is on another line.
+        Relation::Diverged { fork } => fork.bytes_behind(flushed),
+        Relation::Unknown => 0,
+    };
+    behind_best.max(behind_told)
+}
+
+/// The flush position the newest primary last reported, and its timeline.
+fn last_told_flush(view: &ClusterView) -> Option<(TimelineId, Lsn)> {
+    let reign = view.state.reign.as_ref()?;
+    let seen = view.reports.get(&reign.holder)?;
+    match &seen.report.postgres {
+        PostgresStatus::Primary(primary) if primary.timeline == reign.timeline => {
+            Some((reign.timeline, primary.flushed))
+        }
+        _ => None,
+    }
+}

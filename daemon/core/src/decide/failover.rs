@@ -1,0 +1,214 @@
+//! Rules: the primary is lost; who succeeds; when clients may come in.
+
+use std::collections::BTreeMap;
+
+use crate::change::Command;
+use crate::change::command::Grant;
+use crate::model::request::{RequestKind, Step};
+use crate::model::view::ClusterView;
+use crate::model::{Epoch, MemberName, Phase, Rule, RuleId};
+
+use super::candidate::{Assessment, Candidate, assess, known_lag};
+use super::cluster::{Verdict, propose};
+use super::reason::Reason;
+
+/// The holder has not renewed for `D − K_soft − S`, and was granted at least 4R ago.
+pub fn primary_lost(view: &ClusterView) -> Verdict {
+    let Some(reign) = view.state.granted() else { return Verdict::Pass };
+    let is_silent = view.base_age > view.times.suspect_after()
+        && view.grant_age.is_none_or(|age| age >= view.times.renew * 4);
+    if !is_silent {
+        return Verdict::Pass;
+    }
+    if view.state.pause.is_some() {
+        return Verdict::Wait(Reason::Paused);
+    }
+    propose(
+        Command::Revoke { epoch: reign.epoch, reason: "primary-silent".to_owned() },
+        Reason::PrimarySilent(view.base_age),
+    )
+}
+
+/// The newest epoch has ended (or there was none): choose and grant.
+pub fn succession(view: &ClusterView) -> Verdict {
+    if view.state.system_identifier.is_none() || view.state.granted().is_some() {
+        return Verdict::Pass;
+    }
+    let wanted = wanted_target(view);
+    if view.state.pause.is_some() && wanted.is_none() {
+        return Verdict::Wait(Reason::Paused);
+    }
+    let mut found = assess(view);
+    let forced = forced_target(view);
+    if let Some(waiting) = must_wait_for_seals(view, &found, forced.as_ref()) {
+        return Verdict::Wait(waiting);
+    }
+    if let Some(name) = &forced
+        && let Some(forced) = force(view, &found, name)
+    {
+        return grant_when_lease_allows(view, forced.0, &found, Some(forced.1));
+    }
+    prefer(&mut found, wanted.as_ref());
+    match found.candidates.first() {
+        Some(best) => {
+            let chosen = best.clone();
+            let loss = expected_loss(view, &found, &chosen);
+            grant_when_lease_allows(view, chosen, &found, loss)
+        }
+        None if !found.unsealed.is_empty() => Verdict::Wait(Reason::Sealing(found.unsealed)),
+        None => Verdict::Wait(Reason::NoCandidate(found.refused)),
+    }
+}
+
+/// The target of an open request that moves the primary.
+fn wanted_target(view: &ClusterView) -> Option<MemberName> {
+    view.state.requests.values().filter(|request| request.is_open()).find_map(|request| {
+        match &request.step {
+            Step::Moving { to } => Some(to.clone()),
+            Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } | Step::Ended(_) => None,
+        }
+    })
+}
+
+/// The target of a forced failover: loss was accepted for it.
+fn forced_target(view: &ClusterView) -> Option<MemberName> {
+    view.state
+        .requests
+        .values()
+        .filter(|request| request.is_open() && matches!(request.step, Step::Moving { .. }))
+        .find_map(|request| match &request.kind {
+            RequestKind::Failover { to } => Some(to.clone()),
+            RequestKind::Switchover { .. }
+            | RequestKind::Restart { .. }
+            | RequestKind::Reload { .. }
+            | RequestKind::Reinit { .. } => None,
+        })
+}
+
+/// Sealing costs nothing while the lease runs; after that it is bounded by patience.
+fn must_wait_for_seals(
+    view: &ClusterView,
+    found: &Assessment,
+    forced: Option<&MemberName>,
+) -> Option<Reason> {
+    if found.unsealed.is_empty() {
+        return None;
+    }
+    if forced.is_some_and(|name| found.sealed.iter().any(|seal| seal.member == *name)) {
+        return None;
+    }
+    let patience = view.state.settings.seal_patience();
+    let is_over = view.ended_age >= patience && (view.lease_waited_out || is_released(view));
+    (!is_over).then(|| Reason::Sealing(found.unsealed.clone()))
+}
+
+fn is_released(view: &ClusterView) -> bool {
+    view.state.reign.as_ref().is_none_or(|reign| reign.phase == Phase::Released)
+}
+
+/// Puts the wanted member first, if it is as good as the best.
+fn prefer(found: &mut Assessment, wanted: Option<&MemberName>) {
+    let (Some(wanted), Some(best)) = (wanted, found.candidates.first()) else { return };
+    let best = best.position;
+    if let Some(place) = found
+        .candidates
+        .iter()
+        .position(|candidate| candidate.seal.member == *wanted && candidate.position == best)
+    {
+        found.candidates[..=place].rotate_right(1);
+    }
+}
+
+/// A forced failover takes its target whatever is lost, as long as it sealed; the loss is recorded.
+fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(Candidate, String)> {
+    let seal = found.sealed.iter().find(|seal| seal.member == *name)?;
+    let position = view.state.ledger.position(seal.timeline, seal.end)?;
+    let best = found.best?;
+    let loss = if position < best {
+        format!("forced: everything between {} and {} of epoch {}", seal.end, best.end, best.epoch)
+    } else {
+        "forced: nothing more than the other sealed members have".to_owned()
+    };
+    let candidate = Candidate { seal: seal.clone(), position, priority: 1, was_primary: false };
+    Some((candidate, loss))
+}
+
+/// In `async`: what is known to exist elsewhere and the chosen one lacks.
+fn expected_loss(view: &ClusterView, found: &Assessment, chosen: &Candidate) -> Option<String> {
+    let behind = known_lag(view, &chosen.seal, found.best?);
+    (behind > 0).then(|| {
+        format!("at least {behind} bytes that the last primary or another member had reported")
+    })
+}
+
+/// DESIGN section 6, take over: released, or waited out, or the same member again.
+fn grant_when_lease_allows(
+    view: &ClusterView,
+    chosen: Candidate,
+    found: &Assessment,
+    loss: Option<String>,
+) -> Verdict {
+    let is_same = chosen.was_primary;
+    if !(is_released(view) || view.lease_waited_out || is_same) {
+        return Verdict::Wait(Reason::LeaseRunning(view.wait_left));
+    }
+    let member = chosen.seal.member.clone();
+    let reason = match &view.state.reign {
+        None => Reason::FirstPrimary(member),
+        Some(_) if is_same => Reason::RestartInPlace(member),
+        Some(_) => Reason::Chosen(member),
+    };
+    propose(Command::Grant(Box::new(make_grant(view, chosen, found, loss))), reason)
+}
+
+fn make_grant(
+    view: &ClusterView,
+    chosen: Candidate,
+    found: &Assessment,
+    loss: Option<String>,
+) -> Grant {
+    let state = view.state;
+    let epoch = state.epoch().next();
+    let reason = state
+        .reign
+        .as_ref()
+        .and_then(|reign| reign.ended_because.clone())
+        .unwrap_or_else(|| "first-primary".to_owned());
+    Grant {
+        epoch,
+        member: chosen.seal.member.clone(),
+        incarnation: chosen.seal.incarnation,
+        timeline: state.ledger.highest().next(),
+        parent: chosen.seal.timeline,
+        start: chosen.seal.end,
+        first_rule: first_rule(view, epoch),
+        sealed: found.sealed.clone(),
+        live: state.live_rules.iter().map(|rule| rule.id).collect(),
+        reason,
+        loss,
+    }
+}
+
+/// In `async` mode: nobody confirms.
+fn first_rule(view: &ClusterView, epoch: Epoch) -> Rule {
+    Rule { id: RuleId(view.state.last_rule.0 + 1), epoch, k: 0, set: BTreeMap::new() }
+}
+
+/// Promoted: the first rule is satisfied at the fork, clients may come in.
+pub fn activation(view: &ClusterView) -> Verdict {
+    let Some(reign) = view.state.granted() else { return Verdict::Pass };
+    if reign.is_activated {
+        return Verdict::Pass;
+    }
+    let Some(fork) = reign.fork else {
+        return Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone()));
+    };
+    let first = view.state.live_rules.iter().find(|rule| rule.epoch == reign.epoch);
+    match first {
+        Some(rule) if rule.k == 0 => propose(
+            Command::Activate { epoch: reign.epoch, rule: rule.id, at: fork },
+            Reason::RuleSatisfied,
+        ),
+        Some(_) | None => Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone())),
+    }
+}

@@ -1,0 +1,403 @@
+//! (assignment × PostgreSQL) → one action. Every member asks this several times a second, and at
+//! every event.
+
+use std::time::Duration;
+
+use crate::change::Command;
+use crate::model::postgres::{Primary, Standby};
+use crate::model::view::MemberView;
+use crate::model::{
+    Epoch, Lsn, MemberName, Phase, PostgresStatus, Reign, RequestId, RequestKind, TimelineId,
+};
+
+use super::fencing::{cannot_write, held};
+use super::reason::Reason;
+use super::{rejoin, seal};
+
+/// How long a postmaster may give no answer before it counts as wedged. Judgement: longer than a
+/// checkpoint's stall on a busy disk, shorter than people wait.
+pub const UNRESPONSIVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// One step towards what the truth asks for. Executed by `reconcile::act`; every one names the
+/// epoch it was decided in where that matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing now.
+    Idle,
+    /// Make the first data directory.
+    Initdb,
+    /// Take the data found here as the cluster's: give it an incarnation.
+    Adopt,
+    /// Make `min_epoch` durable.
+    Promise {
+        /// Its new value.
+        epoch: Epoch,
+    },
+    /// Clear conninfo and restore_command; wait until no receiver process exists.
+    Detach {
+        /// The epoch it is done for.
+        epoch: Epoch,
+    },
+    /// Read the end of WAL of the stopped server and keep it as the seal.
+    ReadEndOfWal {
+        /// The epoch it is sealed for.
+        target: Epoch,
+    },
+    /// Start in recovery, without an upstream.
+    StartSealed,
+    /// Generate conninfo for this upstream and reload.
+    Attach {
+        /// The primary.
+        to: MemberName,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// Stop a diverged standby cleanly, to be rewound.
+    StopDiverged,
+    /// pg_rewind; a new incarnation.
+    Rewind {
+        /// The primary.
+        from: MemberName,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// pg_basebackup beside the old directory, verify, swap; a new incarnation.
+    Clone {
+        /// The primary.
+        from: MemberName,
+        /// Its epoch.
+        epoch: Epoch,
+        /// The request that asked for it.
+        request: Option<RequestId>,
+    },
+    /// Make `used` durable, arm the guard, promote, check the timeline, put the signal back.
+    Promote {
+        /// The granted epoch.
+        epoch: Epoch,
+        /// The timeline it must get.
+        timeline: TimelineId,
+        /// The end of WAL it must start from.
+        start: Lsn,
+    },
+    /// Roles and slots after the promotion, before `Promoted`.
+    Prepare {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Send this to the leader until it is applied.
+    Tell(Box<Command>),
+    /// Put `standby.signal` back under the running primary.
+    RestoreSignal,
+    /// Let clients in.
+    Open {
+        /// The activated epoch.
+        epoch: Epoch,
+    },
+    /// Checkpoint, fence writers, end client sessions, wait until the target has everything.
+    Drain {
+        /// The request.
+        request: RequestId,
+        /// The target.
+        to: MemberName,
+    },
+    /// Let clients in again after a hand-over was called off.
+    Undrain,
+    /// Make `used` durable for this epoch.
+    MarkUsed {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Kill every process of this PostgreSQL, verified. If an epoch is held, `used` is made durable
+    /// first.
+    Fence {
+        /// Why, for the log.
+        why: String,
+    },
+    /// Kill processes of this data directory that the guard did not start.
+    KillForeign,
+    /// Stop and start a standby on request.
+    RestartStandby {
+        /// The request.
+        request: RequestId,
+    },
+    /// Write the configuration again and reload.
+    Reload {
+        /// The request.
+        request: RequestId,
+    },
+}
+
+/// What to do and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemberVerdict {
+    /// The step.
+    pub action: Action,
+    /// Its reason.
+    pub reason: Reason,
+}
+
+pub(super) fn act(action: Action, reason: Reason) -> MemberVerdict {
+    MemberVerdict { action, reason }
+}
+
+pub(super) fn idle(reason: Reason) -> MemberVerdict {
+    act(Action::Idle, reason)
+}
+
+/// What this member does next.
+pub fn decide_member(view: &MemberView) -> MemberVerdict {
+    if view.is_witness {
+        return idle(Reason::Witness);
+    }
+    if !view.truth_is_current || view.durable.used > view.state.epoch() {
+        return not_current(view);
+    }
+    if let Some(verdict) = must_stop(view) {
+        return verdict;
+    }
+    if let Some(busy) = view.busy {
+        return idle(Reason::Busy(busy.with.clone()));
+    }
+    if view.state.identity.is_none() {
+        return idle(Reason::NotFormed);
+    }
+    if view.set.has_foreign {
+        return act(Action::KillForeign, Reason::ForeignProcess);
+    }
+    if let Some(marker) = view.durable.marker {
+        return rejoin::interrupted(view, marker);
+    }
+    if view.state.system_identifier.is_none() {
+        return first_data(view);
+    }
+    let Some(reign) = &view.state.reign else {
+        return seal::seal(view, Epoch::NONE.next());
+    };
+    let is_holder = reign.holder == *view.me;
+    match reign.phase {
+        Phase::Granted if is_holder => hold(view, reign),
+        Phase::Granted if reign.fork.is_some() => rejoin::follow(view, reign),
+        // Granted to another and not promoted yet: stay sealed for that epoch.
+        Phase::Granted => seal::seal(view, reign.epoch),
+        Phase::Revoked if is_holder => let_go(view, reign),
+        Phase::Revoked | Phase::Released => seal::seal(view, reign.epoch.next()),
+    }
+}
+
+/// Just restarted: the applied truth may be old. Only the lease and the storage count.
+fn not_current(view: &MemberView) -> MemberVerdict {
+    let PostgresStatus::Primary(_) = view.postgres else { return idle(Reason::NotCurrent) };
+    let epoch = view.durable.used;
+    if !view.holder.may_serve(epoch, view.now, &view.times) {
+        let why = "the lease has run out".to_owned();
+        return act(Action::Fence { why }, Reason::LeaseLost(epoch));
+    }
+    idle(Reason::NotCurrent)
+}
+
+/// Out of recovery without the right to be: kill before anything else, busy or not.
+fn must_stop(view: &MemberView) -> Option<MemberVerdict> {
+    let PostgresStatus::Primary(primary) = view.postgres else { return None };
+    let fence = |why: &str, reason| Some(act(Action::Fence { why: why.to_owned() }, reason));
+    let Some(reign) = held(view) else {
+        return match &view.state.reign {
+            Some(reign) if reign.holder == *view.me => {
+                fence("the epoch was revoked", Reason::Revoked(reign.epoch))
+            }
+            Some(_) | None => fence("out of recovery without a grant", Reason::PrimaryWithoutGrant),
+        };
+    };
+    if view.durable.used != reign.epoch || primary.timeline != reign.timeline {
+        return fence("out of recovery without this grant", Reason::PrimaryWithoutGrant);
+    }
+    if !view.holder.may_serve(reign.epoch, view.now, &view.times) {
+        return fence("the lease has run out", Reason::LeaseLost(reign.epoch));
+    }
+    cannot_write(view).and_then(|why| fence(&why, Reason::CannotWrite(why.clone())))
+}
+
+fn first_data(view: &MemberView) -> MemberVerdict {
+    if view.state.initializer.as_ref() != Some(view.me) {
+        return idle(Reason::NoPrimaryYet);
+    }
+    match view.postgres {
+        PostgresStatus::Empty => act(Action::Initdb, Reason::MakeFirstData),
+        PostgresStatus::Stopped(_) if view.durable.incarnation.is_none() => {
+            act(Action::Adopt, Reason::AdoptData)
+        }
+        PostgresStatus::Unusable { why, .. } => idle(Reason::Unusable(why.clone())),
+        PostgresStatus::Unknown { .. }
+        | PostgresStatus::Stopped(_)
+        | PostgresStatus::Starting { .. }
+        | PostgresStatus::Standby(_)
+        | PostgresStatus::Primary(_)
+        | PostgresStatus::Unresponsive { .. }
+        | PostgresStatus::Stopping => idle(Reason::NoPrimaryYet),
+    }
+}
+
+/// The Grant cannot be used (any more): used up durably, processes gone, then Release.
+fn give_back(view: &MemberView, epoch: Epoch, why: &str) -> MemberVerdict {
+    let reason = Reason::GiveBack(epoch, why.to_owned());
+    if view.durable.used < epoch {
+        return act(Action::MarkUsed { epoch }, reason);
+    }
+    if !view.set.is_empty {
+        return act(Action::Fence { why: why.to_owned() }, reason);
+    }
+    let release =
+        Command::Release { epoch, member: view.me.clone(), why: why.to_owned() };
+    act(Action::Tell(Box::new(release)), Reason::Released(epoch))
+}
+
+/// Revoked: kill at once and release; then nobody waits.
+fn let_go(view: &MemberView, reign: &Reign) -> MemberVerdict {
+    give_back(view, reign.epoch, reign.ended_because.as_deref().unwrap_or("revoked"))
+}
+
+/// This member holds the newest epoch.
+fn hold(view: &MemberView, reign: &Reign) -> MemberVerdict {
+    let epoch = reign.epoch;
+    if Some(reign.incarnation) != view.durable.incarnation {
+        return give_back(view, epoch, "the data directory is another one than was granted");
+    }
+    if view.durable.min_epoch > epoch {
+        return give_back(view, epoch, "a newer epoch was promised");
+    }
+    let is_used = view.durable.used >= epoch;
+    match view.postgres {
+        // must_stop has checked grant, timeline and lease.
+        PostgresStatus::Primary(primary) => serve(view, reign, primary),
+        PostgresStatus::Standby(standby) if !is_used => promote(view, reign, standby),
+        PostgresStatus::Stopped(_) if !is_used && !view.set.is_empty => leftovers(),
+        PostgresStatus::Stopped(_) if !is_used => act(Action::StartSealed, Reason::StartSealed),
+        PostgresStatus::Starting { .. } if !is_used => idle(Reason::Starting),
+        PostgresStatus::Stopping if !is_used => idle(Reason::Stopping),
+        PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
+        PostgresStatus::Unresponsive { for_ms, .. } => {
+            if Duration::from_millis(*for_ms) < UNRESPONSIVE_LIMIT {
+                idle(Reason::Unresponsive(Duration::from_millis(*for_ms)))
+            } else {
+                give_back(view, epoch, "postgres-wedged")
+            }
+        }
+        PostgresStatus::Starting { .. } | PostgresStatus::Standby(_) => {
+            give_back(view, epoch, "the promotion was interrupted")
+        }
+        PostgresStatus::Stopped(_) | PostgresStatus::Stopping => {
+            give_back(view, epoch, "postgres-crashed")
+        }
+        PostgresStatus::Empty | PostgresStatus::Unusable { .. } => {
+            give_back(view, epoch, "the data directory cannot be used")
+        }
+    }
+}
+
+fn promote(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict {
+    if view.durable.min_epoch < reign.epoch {
+        let epoch = reign.epoch;
+        return act(Action::Promise { epoch }, Reason::Promise(epoch));
+    }
+    if standby.follows.is_some() || standby.receiver.is_some() {
+        return act(Action::Detach { epoch: reign.epoch }, Reason::StopReceiving(reign.epoch));
+    }
+    if !standby.at_end_of_wal {
+        return idle(Reason::ReadingWal);
+    }
+    if standby.proven_end() != reign.start {
+        let why = format!("the end of WAL is {}, not {}", standby.proven_end(), reign.start);
+        return give_back(view, reign.epoch, &why);
+    }
+    if !view.holder.may_promote(reign.epoch, view.now, &view.times) {
+        return idle(Reason::WaitingForLease(reign.epoch));
+    }
+    act(
+        Action::Promote { epoch: reign.epoch, timeline: reign.timeline, start: reign.start },
+        Reason::Promote(reign.epoch, reign.timeline),
+    )
+}
+
+/// The primary's own chores, most urgent first.
+fn serve(view: &MemberView, reign: &Reign, primary: &Primary) -> MemberVerdict {
+    let epoch = reign.epoch;
+    if !primary.has_signal {
+        return act(Action::RestoreSignal, Reason::RestoreSignal);
+    }
+    if reign.fork.is_none() {
+        if !view.is_prepared {
+            return act(Action::Prepare { epoch }, Reason::Preparing(epoch));
+        }
+        let Some(fork) = primary.fork else {
+            return idle(Reason::CannotTell("where the timeline began".to_owned()));
+        };
+        let told = Command::Promoted { epoch, member: view.me.clone(), fork };
+        return act(Action::Tell(Box::new(told)), Reason::TellPromoted(epoch, fork));
+    }
+    if !reign.is_activated {
+        return idle(Reason::WaitingForActivation(epoch));
+    }
+    if let Some(verdict) = hand_over(view) {
+        return verdict;
+    }
+    if !primary.is_open {
+        return act(Action::Open { epoch }, Reason::OpenGate(epoch));
+    }
+    if let Some(request) = reload_request(view) {
+        return act(
+            Action::Reload { request },
+            Reason::OnRequest("reload".to_owned()),
+        );
+    }
+    idle(Reason::Serving(epoch))
+}
+
+/// Draining for a switchover, or undoing it.
+fn hand_over(view: &MemberView) -> Option<MemberVerdict> {
+    let wanted = view.state.moving_request().and_then(|request| match &request.step {
+        crate::model::request::Step::Drain { to } | crate::model::request::Step::Moving { to } => {
+            matches!(request.kind, RequestKind::Switchover { .. })
+                .then(|| (request.id.clone(), to.clone()))
+        }
+        crate::model::request::Step::Accepted
+        | crate::model::request::Step::Prepare { .. }
+        | crate::model::request::Step::Ended(_) => None,
+    });
+    match (wanted, view.drained) {
+        (Some((id, to)), Some((done, _))) if id == *done && to != *view.me => {
+            Some(idle(Reason::Drain(to)))
+        }
+        (Some((request, to)), _) if to != *view.me => {
+            Some(act(Action::Drain { request, to: to.clone() }, Reason::Drain(to)))
+        }
+        (_, Some(_)) => Some(act(Action::Undrain, Reason::Undrain)),
+        (Some(_) | None, None) => None,
+    }
+}
+
+fn reload_request(view: &MemberView) -> Option<RequestId> {
+    view.state
+        .open_requests()
+        .into_iter()
+        .find(|request| {
+            matches!(&request.kind, RequestKind::Reload { member } if member == view.me)
+                && view.done_request != Some(&request.id)
+        })
+        .map(|request| request.id.clone())
+}
+
+/// No postmaster, but processes: orphan backends of a crash, or a tool that an earlier life of this
+/// daemon started. Nothing is started beside them.
+pub(super) fn leftovers() -> MemberVerdict {
+    let why = "processes are left without a server".to_owned();
+    act(Action::Fence { why }, Reason::Stopping)
+}
+
+/// A postmaster that answers nothing: wait, then kill it to start again.
+pub(super) fn unresponsive(for_ms: u64) -> MemberVerdict {
+    let age = Duration::from_millis(for_ms);
+    if age < UNRESPONSIVE_LIMIT {
+        idle(Reason::Unresponsive(age))
+    } else {
+        act(Action::Fence { why: "it does not answer".to_owned() }, Reason::Unresponsive(age))
+    }
+}

@@ -1,0 +1,23 @@
+//! What to do next: two pure questions, asked separately.
+//!
+//! [`decide_cluster`]: "what should the cluster look like?", asked by the Raft leader.
+//! [`decide_member`]: "what must my PostgreSQL do next to match?", asked by every member.
+
+pub mod candidate;
+pub mod cluster;
+pub mod explain;
+pub mod failover;
+pub mod fencing;
+pub mod member;
+pub mod membership;
+pub mod reason;
+pub mod rejoin;
+pub mod requests;
+pub mod seal;
+pub mod upkeep;
+
+pub use cluster::{RULES, Rule, RuleVerdict, Verdict, VoterChange, decide_cluster};
+pub use explain::explain;
+pub use fencing::wants_renewal;
+pub use member::{Action, MemberVerdict, decide_member};
+pub use reason::Reason;

@@ -1,0 +1,417 @@
+//! Why, as a type: a stable code for machines, a sentence for people. `docs/rules.md` is generated
+//! from [`ALL`].
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{Epoch, Lsn, MemberName, TimelineId};
+
+/// Why something is done, or is waited for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    // --- the leader ---
+    /// Nothing to do.
+    AllWell,
+    /// A member told something Raft did not know.
+    MemberChanged(MemberName),
+    /// The old lease length has run out everywhere.
+    LeaseSettled,
+    /// Nobody with or without data has been heard yet.
+    NobodyToInitialize,
+    /// Two members bring data: only one may.
+    SeveralBringData(Vec<MemberName>),
+    /// This member makes or brings the first data.
+    Initializing(MemberName),
+    /// The first data directory exists.
+    FirstDataExists(MemberName),
+    /// The holder has not renewed.
+    PrimarySilent(Duration),
+    /// The cluster is paused; no primary is taken away or made.
+    Paused,
+    /// Some member that is heard has not sealed yet.
+    Sealing(Vec<MemberName>),
+    /// The old lease may still run.
+    LeaseRunning(Duration),
+    /// Nobody may be promoted; who and why not.
+    NoCandidate(Vec<(MemberName, String)>),
+    /// This member is chosen.
+    Chosen(MemberName),
+    /// Same, on the member that was primary before.
+    RestartInPlace(MemberName),
+    /// The first primary of a new cluster.
+    FirstPrimary(MemberName),
+    /// The granted member has not promoted yet.
+    WaitingForPromotion(MemberName),
+    /// The new primary is promoted and its rule is satisfied: clients may come in.
+    RuleSatisfied,
+    /// A planned hand-over goes on.
+    Switchover(String),
+    /// A forced failover was asked for.
+    FailoverRequested(MemberName),
+    /// A restart of the primary was asked for.
+    RestartRequested(MemberName),
+    /// A member carried out what an operator asked.
+    RequestDone(String),
+    /// A request cannot be carried out.
+    RequestFailed(String),
+    /// A request waits for its member.
+    WaitingForMember(MemberName, String),
+    /// A host with an empty disk comes back under a new id.
+    Replacing(MemberName),
+    /// The leader sits on the primary's host; this member had better lead.
+    LeaderOnPrimary(MemberName),
+    // --- a member ---
+    /// This member votes only.
+    Witness,
+    /// The group has not formed yet.
+    NotFormed,
+    /// No leader has been heard since this daemon started.
+    NotCurrent,
+    /// Long work is under way.
+    Busy(String),
+    /// No primary yet; nothing to follow.
+    NoPrimaryYet,
+    /// Another process started this data directory.
+    ForeignProcess,
+    /// A rewind or clone was interrupted; the directory is not started.
+    InterruptedWork(String),
+    /// The first data directory is made here.
+    MakeFirstData,
+    /// The data found here becomes the cluster's.
+    AdoptData,
+    /// Out of recovery without a Grant.
+    PrimaryWithoutGrant,
+    /// The reign was revoked.
+    Revoked(Epoch),
+    /// The lease ran out.
+    LeaseLost(Epoch),
+    /// The Grant is given back; why.
+    GiveBack(Epoch, String),
+    /// The processes are gone and the Grant is used up.
+    Released(Epoch),
+    /// The promise is made durable.
+    Promise(Epoch),
+    /// The receiver has to go before the end of WAL counts.
+    StopReceiving(Epoch),
+    /// Recovery reads what is on disk.
+    ReadingWal,
+    /// The end of WAL is read from disk.
+    ReadEndOfWal(Epoch),
+    /// Sealed; waiting for the leader to choose.
+    Sealed(Epoch, Lsn),
+    /// No data here, so nothing to seal.
+    NothingToSeal(String),
+    /// PostgreSQL is started in recovery, without an upstream.
+    StartSealed,
+    /// The Grant is there, the lease is not confirmed yet.
+    WaitingForLease(Epoch),
+    /// Promote now.
+    Promote(Epoch, TimelineId),
+    /// Roles and checks after promotion.
+    Preparing(Epoch),
+    /// Tell Raft where the timeline began.
+    TellPromoted(Epoch, Lsn),
+    /// The dead-man's `standby.signal` is put back under the running primary.
+    RestoreSignal,
+    /// The epoch is activated: let clients in.
+    OpenGate(Epoch),
+    /// Waiting for the activation.
+    WaitingForActivation(Epoch),
+    /// This member is the primary and all is well.
+    Serving(Epoch),
+    /// Writers are fenced and the target catches up.
+    Drain(MemberName),
+    /// The hand-over was called off: let clients in again.
+    Undrain,
+    /// Follow the primary.
+    Follow(MemberName, Epoch),
+    /// Following; all is well.
+    Following(MemberName, Epoch),
+    /// The applied truth is older than the promise.
+    StaleTruth(Epoch),
+    /// This WAL left the primary's line.
+    Diverged(Lsn),
+    /// Undo the divergence.
+    Rewind(MemberName, Lsn),
+    /// A new copy is needed; why.
+    Clone(MemberName, String),
+    /// PostgreSQL is starting.
+    Starting,
+    /// PostgreSQL is stopping.
+    Stopping,
+    /// PostgreSQL does not answer.
+    Unresponsive(Duration),
+    /// Storage does not take writes.
+    CannotWrite(String),
+    /// Nothing may be concluded.
+    CannotTell(String),
+    /// An operator asked for it.
+    OnRequest(String),
+    /// The data directory cannot be used and no clone would cure it.
+    Unusable(String),
+}
+
+/// Code and meaning of every reason, in the order of the enum; `docs/rules.md` is made from it.
+pub const ALL: &[(&str, &str)] = &[
+    ("all-well", "Nothing to do."),
+    ("member-changed", "A member announced an address, a tag or a new data directory; it is recorded."),
+    ("lease-settled", "A change of the lease length has taken effect everywhere."),
+    ("nobody-to-initialize", "A new cluster waits for a database member that can make or bring the first data."),
+    ("several-bring-data", "More than one member has a data directory of its own; only one can be the cluster's. Move the others aside."),
+    ("initializing", "The named member makes or brings the first data directory."),
+    ("first-data-exists", "The first data directory is recorded as the cluster's."),
+    ("primary-silent", "The primary's daemon has not renewed its lease; its epoch is revoked."),
+    ("paused", "The cluster is paused: it makes no decision until `clusterctl resume`. The lease is still enforced."),
+    ("sealing", "Waiting for members that are heard to seal, so that the best can be chosen among all."),
+    ("lease-running", "The old primary's lease may still run; no other member is granted before it has run out."),
+    ("no-candidate", "No member may be promoted; each is named with its reason. `clusterctl failover` overrides it with a recorded loss."),
+    ("chosen", "The named member has the best position and is granted the next epoch."),
+    ("restart-in-place", "The former primary has the best position and is granted the next epoch."),
+    ("first-primary", "The first primary of a new cluster."),
+    ("waiting-for-promotion", "The granted member has not left recovery yet."),
+    ("rule-satisfied", "The new primary's starting point is safe under its rule; clients are let in."),
+    ("switchover", "A planned hand-over goes on."),
+    ("failover-requested", "An operator asked for a failover to the named member."),
+    ("restart-requested", "An operator asked for a restart of the primary: a new epoch on the same member."),
+    ("request-done", "A request of an operator was carried out."),
+    ("request-failed", "A request of an operator could not be carried out; nothing was changed, or the old state was restored."),
+    ("waiting-for-member", "A request waits for the named member."),
+    ("replacing", "A host with an empty disk comes back under a new Raft id: learner, catch-up, swap."),
+    ("leader-on-primary", "Leadership moves to a member that is not the primary, so that losing the primary's host costs no election."),
+    ("witness", "This member votes only."),
+    ("not-formed", "The group has not formed yet."),
+    ("not-current", "No leader has been heard since this daemon started; nothing is decided on an old truth."),
+    ("busy", "Long work is under way."),
+    ("no-primary-yet", "There is no primary to follow yet."),
+    ("foreign-process", "Another process runs on this member's data directory; it is stopped."),
+    ("interrupted-work", "A rewind, clone or initdb was interrupted; the directory is never started and is made anew."),
+    ("make-first-data", "The first data directory is made here."),
+    ("adopt-data", "The data found here becomes the cluster's."),
+    ("primary-without-grant", "PostgreSQL is out of recovery without a Grant; it is stopped."),
+    ("revoked", "The epoch was revoked; PostgreSQL is stopped at once."),
+    ("lease-lost", "The lease has run out; PostgreSQL is stopped."),
+    ("give-back", "The Grant cannot be used here any more and is given back."),
+    ("released", "All processes are gone: nobody has to wait for the lease."),
+    ("promise", "The promise never to acknowledge an older epoch is made durable."),
+    ("stop-receiving", "The WAL receiver must be gone before the end of WAL counts."),
+    ("reading-wal", "Recovery is reading the WAL on disk."),
+    ("read-end-of-wal", "The end of the stopped server's WAL is read from disk."),
+    ("sealed", "Sealed; the leader chooses."),
+    ("nothing-to-seal", "There is no data here."),
+    ("start-sealed", "PostgreSQL is started in recovery, without an upstream."),
+    ("waiting-for-lease", "The Grant is there, the first renewal is not confirmed yet."),
+    ("promote", "PostgreSQL is promoted."),
+    ("preparing", "Roles and checks after the promotion."),
+    ("tell-promoted", "The start of the new timeline is recorded."),
+    ("restore-signal", "`standby.signal` is put back under the running primary, so that any other start is read-only."),
+    ("open-gate", "The epoch is activated: clients are let in."),
+    ("waiting-for-activation", "Clients are let in once the epoch is activated."),
+    ("serving", "This member is the primary."),
+    ("drain", "Writers are fenced until the target of the switchover has everything."),
+    ("undrain", "The switchover was called off: clients are let in again."),
+    ("follow", "The standby is pointed at the primary."),
+    ("following", "The standby follows the primary."),
+    ("stale-truth", "What this member knows is older than what it promised; it waits for newer."),
+    ("diverged", "This member's WAL left the primary's line; it is stopped and rewound."),
+    ("rewind", "pg_rewind undoes the divergence."),
+    ("clone", "A new copy is made beside the old one."),
+    ("starting", "PostgreSQL is starting."),
+    ("stopping", "PostgreSQL is stopping."),
+    ("unresponsive", "PostgreSQL does not answer."),
+    ("cannot-write", "The storage does not take writes; the primary is given up."),
+    ("cannot-tell", "The state of PostgreSQL could not be seen; nothing is done on a guess."),
+    ("on-request", "An operator asked for it."),
+    ("unusable", "The data directory cannot be used and a clone would not cure it."),
+];
+
+impl Reason {
+    /// Stable code; a row of [`ALL`].
+    pub fn code(&self) -> &'static str {
+        match self {
+            Reason::AllWell => "all-well",
+            Reason::MemberChanged(_) => "member-changed",
+            Reason::LeaseSettled => "lease-settled",
+            Reason::NobodyToInitialize => "nobody-to-initialize",
+            Reason::SeveralBringData(_) => "several-bring-data",
+            Reason::Initializing(_) => "initializing",
+            Reason::FirstDataExists(_) => "first-data-exists",
+            Reason::PrimarySilent(_) => "primary-silent",
+            Reason::Paused => "paused",
+            Reason::Sealing(_) => "sealing",
+            Reason::LeaseRunning(_) => "lease-running",
+            Reason::NoCandidate(_) => "no-candidate",
+            Reason::Chosen(_) => "chosen",
+            Reason::RestartInPlace(_) => "restart-in-place",
+            Reason::FirstPrimary(_) => "first-primary",
+            Reason::WaitingForPromotion(_) => "waiting-for-promotion",
+            Reason::RuleSatisfied => "rule-satisfied",
+            Reason::Switchover(_) => "switchover",
+            Reason::FailoverRequested(_) => "failover-requested",
+            Reason::RestartRequested(_) => "restart-requested",
+            Reason::RequestDone(_) => "request-done",
+            Reason::RequestFailed(_) => "request-failed",
+            Reason::WaitingForMember(..) => "waiting-for-member",
+            Reason::Replacing(_) => "replacing",
+            Reason::LeaderOnPrimary(_) => "leader-on-primary",
+            Reason::Witness => "witness",
+            Reason::NotFormed => "not-formed",
+            Reason::NotCurrent => "not-current",
+            Reason::Busy(_) => "busy",
+            Reason::NoPrimaryYet => "no-primary-yet",
+            Reason::ForeignProcess => "foreign-process",
+            Reason::InterruptedWork(_) => "interrupted-work",
+            Reason::MakeFirstData => "make-first-data",
+            Reason::AdoptData => "adopt-data",
+            Reason::PrimaryWithoutGrant => "primary-without-grant",
+            Reason::Revoked(_) => "revoked",
+            Reason::LeaseLost(_) => "lease-lost",
+            Reason::GiveBack(..) => "give-back",
+            Reason::Released(_) => "released",
+            Reason::Promise(_) => "promise",
+            Reason::StopReceiving(_) => "stop-receiving",
+            Reason::ReadingWal => "reading-wal",
+            Reason::ReadEndOfWal(_) => "read-end-of-wal",
+            Reason::Sealed(..) => "sealed",
+            Reason::NothingToSeal(_) => "nothing-to-seal",
+            Reason::StartSealed => "start-sealed",
+            Reason::WaitingForLease(_) => "waiting-for-lease",
+            Reason::Promote(..) => "promote",
+            Reason::Preparing(_) => "preparing",
+            Reason::TellPromoted(..) => "tell-promoted",
+            Reason::RestoreSignal => "restore-signal",
+            Reason::OpenGate(_) => "open-gate",
+            Reason::WaitingForActivation(_) => "waiting-for-activation",
+            Reason::Serving(_) => "serving",
+            Reason::Drain(_) => "drain",
+            Reason::Undrain => "undrain",
+            Reason::Follow(..) => "follow",
+            Reason::Following(..) => "following",
+            Reason::StaleTruth(_) => "stale-truth",
+            Reason::Diverged(_) => "diverged",
+            Reason::Rewind(..) => "rewind",
+            Reason::Clone(..) => "clone",
+            Reason::Starting => "starting",
+            Reason::Stopping => "stopping",
+            Reason::Unresponsive(_) => "unresponsive",
+            Reason::CannotWrite(_) => "cannot-write",
+            Reason::CannotTell(_) => "cannot-tell",
+            Reason::OnRequest(_) => "on-request",
+            Reason::Unusable(_) => "unusable",
+        }
+    }
+
+    /// What the code means, whatever the details.
+    pub fn meaning(&self) -> &'static str {
+        let code = self.code();
+        ALL.iter().find(|(known, _)| *known == code).map_or("", |(_, meaning)| meaning)
+    }
+
+    /// The details of this occurrence; empty when the meaning says it all.
+    fn details(&self) -> String {
+        match self {
+            Reason::MemberChanged(member)
+            | Reason::Initializing(member)
+            | Reason::FirstDataExists(member)
+            | Reason::Chosen(member)
+            | Reason::RestartInPlace(member)
+            | Reason::FirstPrimary(member)
+            | Reason::WaitingForPromotion(member)
+            | Reason::FailoverRequested(member)
+            | Reason::RestartRequested(member)
+            | Reason::Replacing(member)
+            | Reason::LeaderOnPrimary(member)
+            | Reason::Drain(member) => member.to_string(),
+            Reason::SeveralBringData(members) | Reason::Sealing(members) => names(members),
+            Reason::PrimarySilent(age) => format!("for {} ms", age.as_millis()),
+            Reason::LeaseRunning(left) => format!("{} ms left", left.as_millis()),
+            Reason::Unresponsive(age) => format!("for {} ms", age.as_millis()),
+            Reason::NoCandidate(refused) => refused
+                .iter()
+                .map(|(member, why)| format!("{member}: {why}"))
+                .collect::<Vec<_>>()
+                .join("; "),
+            Reason::WaitingForMember(member, what) | Reason::Clone(member, what) => {
+                format!("{member}: {what}")
+            }
+            Reason::Switchover(text)
+            | Reason::RequestDone(text)
+            | Reason::RequestFailed(text)
+            | Reason::Busy(text)
+            | Reason::InterruptedWork(text)
+            | Reason::NothingToSeal(text)
+            | Reason::CannotWrite(text)
+            | Reason::CannotTell(text)
+            | Reason::OnRequest(text)
+            | Reason::Unusable(text) => text.clone(),
+            Reason::Revoked(epoch)
+            | Reason::LeaseLost(epoch)
+            | Reason::Released(epoch)
+            | Reason::Promise(epoch)
+            | Reason::StopReceiving(epoch)
+            | Reason::ReadEndOfWal(epoch)
+            | Reason::WaitingForLease(epoch)
+            | Reason::Preparing(epoch)
+            | Reason::OpenGate(epoch)
+            | Reason::WaitingForActivation(epoch)
+            | Reason::Serving(epoch)
+            | Reason::StaleTruth(epoch) => format!("epoch {epoch}"),
+            Reason::GiveBack(epoch, why) => format!("epoch {epoch}: {why}"),
+            Reason::Sealed(epoch, end) => format!("for epoch {epoch} at {end}"),
+            Reason::Promote(epoch, timeline) => format!("epoch {epoch}, timeline {timeline}"),
+            Reason::TellPromoted(epoch, fork) => format!("epoch {epoch} at {fork}"),
+            Reason::Follow(member, epoch) | Reason::Following(member, epoch) => {
+                format!("{member}, epoch {epoch}")
+            }
+            Reason::Diverged(fork) => format!("fork at {fork}"),
+            Reason::Rewind(member, fork) => format!("from {member} to {fork}"),
+            Reason::AllWell
+            | Reason::LeaseSettled
+            | Reason::NobodyToInitialize
+            | Reason::Paused
+            | Reason::RuleSatisfied
+            | Reason::Witness
+            | Reason::NotFormed
+            | Reason::NotCurrent
+            | Reason::NoPrimaryYet
+            | Reason::ForeignProcess
+            | Reason::MakeFirstData
+            | Reason::AdoptData
+            | Reason::PrimaryWithoutGrant
+            | Reason::ReadingWal
+            | Reason::StartSealed
+            | Reason::RestoreSignal
+            | Reason::Undrain
+            | Reason::Starting
+            | Reason::Stopping => String::new(),
+        }
+    }
+}
+
+fn names(members: &[MemberName]) -> String {
+    members.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = self.details();
+        let meaning = self.meaning().trim_end_matches('.');
+        if details.is_empty() { f.write_str(meaning) } else { write!(f, "{meaning} ({details})") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_listed_once() {
+        let mut codes: Vec<&str> = ALL.iter().map(|(code, _)| *code).collect();
+        let listed = codes.len();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), listed);
+        for reason in [Reason::AllWell, Reason::Unusable(String::new()), Reason::Undrain] {
+            assert!(!reason.meaning().is_empty(), "{}", reason.code());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Come back as a standby: follow, rewind or clone, chosen from the ledger, never from what
+//! pg_rewind says [D3].
+
+use crate::model::ledger::Relation;
+use crate::model::postgres::{Standby, Stopped};
+use crate::model::view::{Marker, MemberView};
+use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, TimelineId};
+
+use super::member::{Action, MemberVerdict, act, idle};
+use super::reason::Reason;
+
+/// Follows the promoted holder of `reign`.
+pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
+    if view.durable.min_epoch > reign.epoch {
+        return idle(Reason::StaleTruth(reign.epoch));
+    }
+    if let Some(verdict) = on_request(view, reign) {
+        return verdict;
+    }
+    match view.postgres {
+        PostgresStatus::Standby(standby) => running(view, reign, standby),
+        PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
+        PostgresStatus::Stopped(stopped) => stopped_server(view, reign, stopped),
+        PostgresStatus::Empty => clone(reign, "no data yet"),
+        PostgresStatus::Unusable { why, clone_would_cure: true } => clone(reign, why),
+        PostgresStatus::Unusable { why, clone_would_cure: false } => {
+            idle(Reason::Unusable(why.clone()))
+        }
+        PostgresStatus::Starting { .. } => idle(Reason::Starting),
+        PostgresStatus::Stopping => idle(Reason::Stopping),
+        PostgresStatus::Unresponsive { for_ms, .. } => super::member::unresponsive(*for_ms),
+        PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
+        PostgresStatus::Primary(_) => {
+            act(Action::Fence { why: "out of recovery".to_owned() }, Reason::PrimaryWithoutGrant)
+        }
+    }
+}
+
+/// An open request for this standby that has not been carried out yet.
+fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
+    let request = view.state.open_requests().into_iter().find(|request| {
+        let member = match &request.kind {
+            RequestKind::Restart { member }
+            | RequestKind::Reload { member }
+            | RequestKind::Reinit { member } => Some(member),
+            RequestKind::Switchover { .. } | RequestKind::Failover { .. } => None,
+        };
+        member == Some(view.me) && view.done_request != Some(&request.id)
+    })?;
+    let id = request.id.clone();
+    let text = format!("{} by {}", request.kind.verb(), request.by);
+    match &request.kind {
+        RequestKind::Restart { .. } => {
+            Some(act(Action::RestartStandby { request: id }, Reason::OnRequest(text)))
+        }
+        RequestKind::Reload { .. } => {
+            Some(act(Action::Reload { request: id }, Reason::OnRequest(text)))
+        }
+        RequestKind::Reinit { .. } if reign.is_activated => Some(act(
+            Action::Clone { from: reign.holder.clone(), epoch: reign.epoch, request: Some(id) },
+            Reason::Clone(reign.holder.clone(), text),
+        )),
+        RequestKind::Reinit { .. }
+        | RequestKind::Switchover { .. }
+        | RequestKind::Failover { .. } => None,
+    }
+}
+
+fn clone(reign: &Reign, why: &str) -> MemberVerdict {
+    if !reign.is_activated {
+        return idle(Reason::WaitingForActivation(reign.epoch));
+    }
+    act(
+        Action::Clone { from: reign.holder.clone(), epoch: reign.epoch, request: None },
+        Reason::Clone(reign.holder.clone(), why.to_owned()),
+    )
+}
+
+fn relation(view: &MemberView, timeline: TimelineId, end: Lsn, reign: &Reign) -> Relation {
+    view.state.ledger.relation(timeline, end, reign.timeline)
+}
+
+/// A running standby: provenance is checked at every start and every epoch change
+/// [model-durability H2].
+fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict {
+    let follows_it = standby
+        .follows
+        .as_ref()
+        .is_some_and(|follows| follows.member == reign.holder && follows.epoch == reign.epoch);
+    if follows_it {
+        // Checked before it was attached; what it replays since then comes from the primary.
+        return match relation(view, standby.timeline, standby.replayed, reign) {
+            Relation::Diverged { fork } if standby.receiver.is_none() => {
+                act(Action::StopDiverged, Reason::Diverged(fork))
+            }
+            Relation::OnLine | Relation::Diverged { .. } | Relation::Unknown => {
+                idle(Reason::Following(reign.holder.clone(), reign.epoch))
+            }
+        };
+    }
+    if standby.follows.is_some() || standby.receiver.is_some() {
+        return act(Action::Detach { epoch: reign.epoch }, Reason::StopReceiving(reign.epoch));
+    }
+    if !standby.at_end_of_wal {
+        return idle(Reason::ReadingWal);
+    }
+    match relation(view, standby.timeline, standby.proven_end(), reign) {
+        Relation::OnLine => act(
+            Action::Attach { to: reign.holder.clone(), epoch: reign.epoch },
+            Reason::Follow(reign.holder.clone(), reign.epoch),
+        ),
+        Relation::Diverged { fork } => act(Action::StopDiverged, Reason::Diverged(fork)),
+        Relation::Unknown => clone(reign, "its timeline is not the cluster's"),
+    }
+}
+
+/// A stopped server is started sealed first: only recovery can say where its WAL ends. One that was
+/// stopped because it had diverged is rewound.
+fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> MemberVerdict {
+    let was_diverged = stopped.clean && stopped.was_in_recovery && view.needs_rewind;
+    if !was_diverged {
+        return act(Action::StartSealed, Reason::StartSealed);
+    }
+    if view.rewind_impossible {
+        return clone(reign, "a rewind is not possible");
+    }
+    if !reign.is_activated {
+        return idle(Reason::WaitingForActivation(reign.epoch));
+    }
+    let timeline = stopped.min_recovery_timeline.unwrap_or(stopped.checkpoint_timeline);
+    match relation(view, timeline, stopped.min_recovery_end, reign) {
+        // The control file lags: the records that left the line lie only in WAL files. pg_rewind
+        // would see no need and leave them, and the next start would replay them again.
+        Relation::OnLine => clone(reign, "pg_rewind would not see that it has diverged"),
+        Relation::Diverged { fork } => act(
+            Action::Rewind { from: reign.holder.clone(), epoch: reign.epoch },
+            Reason::Rewind(reign.holder.clone(), fork),
+        ),
+        Relation::Unknown => clone(reign, "its timeline is not the cluster's"),
+    }
+}
+
+/// An interrupted step: the directory is never started with its marker [D4].
+pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
+    let what = match marker {
+        Marker::Initdb => "initdb",
+        Marker::Clone => "clone",
+        Marker::Rewind => "rewind",
+    };
+    if !view.set.is_empty {
+        return act(
+            Action::Fence { why: format!("an interrupted {what}") },
+            Reason::InterruptedWork(what.to_owned()),
+        );
+    }
+    if marker == Marker::Initdb && view.state.system_identifier.is_none() {
+        return if view.state.initializer.as_ref() == Some(view.me) {
+            act(Action::Initdb, Reason::MakeFirstData)
+        } else {
+            idle(Reason::NoPrimaryYet)
+        };
+    }
+    match view.state.followable().filter(|reign| reign.holder != *view.me) {
+        Some(reign) if view.durable.min_epoch <= reign.epoch => {
+            clone(reign, &format!("a {what} was interrupted"))
+        }
+        Some(_) | None => idle(Reason::InterruptedWork(what.to_owned())),
+    }
+}

@@ -1,0 +1,52 @@
+//! What a member does before it may vote with its position: promise, stop receiving, prove the end
+//! of WAL.
+
+use crate::model::Epoch;
+use crate::model::PostgresStatus;
+use crate::model::view::MemberView;
+
+use super::member::{Action, MemberVerdict, act, idle};
+use super::reason::Reason;
+
+/// Brings this member to "sealed for `target`". PostgreSQL is not a primary here any more.
+pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
+    if view.durable.incarnation.is_none() {
+        return idle(Reason::NothingToSeal("no data directory".to_owned()));
+    }
+    if view.durable.min_epoch < target {
+        return act(Action::Promise { epoch: target }, Reason::Promise(target));
+    }
+    if view.durable.min_epoch > target {
+        return idle(Reason::StaleTruth(target));
+    }
+    match view.postgres {
+        PostgresStatus::Standby(standby) => {
+            if standby.follows.is_some() || standby.receiver.is_some() {
+                return act(Action::Detach { epoch: target }, Reason::StopReceiving(target));
+            }
+            match view.seal.filter(|seal| seal.target == target) {
+                Some(seal) => idle(Reason::Sealed(target, seal.end)),
+                None => idle(Reason::ReadingWal),
+            }
+        }
+        PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
+        PostgresStatus::Stopped(stopped) => match view.seal.filter(|seal| seal.target == target) {
+            // A standby's end is proven by its own recovery; a former primary's is read at once,
+            // so that the leader knows it while recovery starts.
+            None if stopped.was_in_recovery || view.cannot_read_wal => {
+                act(Action::StartSealed, Reason::StartSealed)
+            }
+            None => act(Action::ReadEndOfWal { target }, Reason::ReadEndOfWal(target)),
+            Some(_) => act(Action::StartSealed, Reason::StartSealed),
+        },
+        PostgresStatus::Starting { .. } => idle(Reason::Starting),
+        PostgresStatus::Stopping => idle(Reason::Stopping),
+        PostgresStatus::Unresponsive { for_ms, .. } => super::member::unresponsive(*for_ms),
+        PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
+        PostgresStatus::Empty => idle(Reason::NothingToSeal("the directory is empty".to_owned())),
+        PostgresStatus::Unusable { why, .. } => idle(Reason::NothingToSeal(why.clone())),
+        PostgresStatus::Primary(_) => {
+            act(Action::Fence { why: "out of recovery".to_owned() }, Reason::PrimaryWithoutGrant)
+        }
+    }
+}

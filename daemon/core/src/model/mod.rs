@@ -1,0 +1,27 @@
+//! What is true ([`state`]) and what was seen ([`view`]).
+
+pub mod epoch;
+pub mod ids;
+pub mod lease;
+pub mod ledger;
+pub mod lsn;
+pub mod member;
+pub mod postgres;
+pub mod request;
+pub mod rule;
+pub mod settings;
+pub mod state;
+pub mod timeline;
+pub mod view;
+
+pub use epoch::{Epoch, Generation};
+pub use ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
+pub use ledger::{Ledger, LedgerEntry, Position};
+pub use lsn::Lsn;
+pub use member::{Addresses, Member, MemberKind, MemberReport, Tags};
+pub use postgres::PostgresStatus;
+pub use request::{Request, RequestKind, RequestOutcome};
+pub use rule::Rule;
+pub use settings::Settings;
+pub use state::{ClusterState, Phase, Reign};
+pub use timeline::TimelineId;

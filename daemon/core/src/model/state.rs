@@ -1,0 +1,180 @@
+//! `ClusterState`: the whole replicated truth. Changed by [`crate::change::apply`] only.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::epoch::{Epoch, Generation};
+use super::ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
+use super::ledger::Ledger;
+use super::lsn::Lsn;
+use super::member::{Member, MemberKind};
+use super::request::Request;
+use super::rule::Rule;
+use super::settings::Settings;
+use super::timeline::TimelineId;
+
+/// How many finished requests are remembered.
+pub const REQUESTS_KEPT: usize = 50;
+/// How many history entries are remembered.
+pub const HISTORY_KEPT: usize = 500;
+
+/// Who this cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Random, made when the group formed.
+    pub id: ClusterId,
+    /// As configured.
+    pub name: ClusterName,
+    /// The cluster's life.
+    pub generation: Generation,
+}
+
+/// Where one reign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Renewals are confirmed.
+    Granted,
+    /// No renewal is confirmed any more; the lease may still run.
+    Revoked,
+    /// The holder's guard confirmed an empty process set.
+    Released,
+}
+
+/// One primary's reign: the newest one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reign {
+    /// Its number.
+    pub epoch: Epoch,
+    /// The member that may be primary.
+    pub holder: MemberName,
+    /// The life of the holder's data directory that was granted.
+    pub incarnation: Incarnation,
+    /// The timeline given to it.
+    pub timeline: TimelineId,
+    /// The end of its WAL when it was granted.
+    pub start: Lsn,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Where the timeline began, once promoted.
+    pub fork: Option<Lsn>,
+    /// Open to clients.
+    pub is_activated: bool,
+    /// Why it was granted, as a code.
+    pub reason: String,
+    /// Why it was revoked, as a code.
+    pub ended_because: Option<String>,
+}
+
+/// The cluster takes no automatic action.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Who asked.
+    pub by: String,
+    /// When, Unix milliseconds, for display.
+    pub at_unix_ms: u64,
+}
+
+/// One line of history, for people and `/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryEntry {
+    /// Log index.
+    pub index: u64,
+    /// When, Unix milliseconds of the proposer's clock. Display only.
+    pub at_unix_ms: u64,
+    /// The epoch it is about.
+    pub epoch: Epoch,
+    /// What happened: `granted`, `promoted`, `activated`, `revoked`, `released`, `request`, `paused` …
+    pub what: String,
+    /// The member it is about.
+    pub member: Option<MemberName>,
+    /// Timeline, when it has one.
+    pub timeline: Option<TimelineId>,
+    /// Position, when it has one.
+    pub lsn: Option<Lsn>,
+    /// The reason's code and text.
+    pub reason: String,
+}
+
+/// Everything that must survive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterState {
+    /// None before `Form`.
+    pub identity: Option<Identity>,
+    /// By name.
+    pub members: BTreeMap<MemberName, Member>,
+    /// Changed at run time.
+    pub settings: Settings,
+    /// PostgreSQL's own identity of the data, once there is data.
+    pub system_identifier: Option<u64>,
+    /// Who makes (or brings) the first data directory.
+    pub initializer: Option<MemberName>,
+    /// The newest reign.
+    pub reign: Option<Reign>,
+    /// Every timeline.
+    pub ledger: Ledger,
+    /// Every rule under which an acknowledgement may exist that is not carried forward yet.
+    pub live_rules: Vec<Rule>,
+    /// The newest rule number given.
+    pub last_rule: RuleId,
+    /// D before the latest change of D, until W of it has passed everywhere.
+    pub previous_lease: Option<Duration>,
+    /// Operator requests, by id.
+    pub requests: BTreeMap<RequestId, Request>,
+    /// Set while paused.
+    pub pause: Option<Pause>,
+    /// Newest last.
+    pub history: Vec<HistoryEntry>,
+}
+
+impl ClusterState {
+    /// The newest epoch; 0 before the first reign.
+    pub fn epoch(&self) -> Epoch {
+        self.reign.as_ref().map_or(Epoch::NONE, |reign| reign.epoch)
+    }
+
+    /// The reign whose renewals are confirmed now.
+    pub fn granted(&self) -> Option<&Reign> {
+        self.reign.as_ref().filter(|reign| reign.phase == Phase::Granted)
+    }
+
+    /// The reign standbys may follow: granted and promoted.
+    pub fn followable(&self) -> Option<&Reign> {
+        self.granted().filter(|reign| reign.fork.is_some())
+    }
+
+    /// The member with this Raft id.
+    pub fn member_of(&self, node: NodeId) -> Option<(&MemberName, &Member)> {
+        self.members.iter().find(|(_, member)| member.node == node)
+    }
+
+    /// Members with a PostgreSQL.
+    pub fn databases(&self) -> impl Iterator<Item = (&MemberName, &Member)> {
+        self.members.iter().filter(|(_, member)| member.kind == MemberKind::Database)
+    }
+
+    /// The open request that moves the primary, if any.
+    pub fn moving_request(&self) -> Option<&Request> {
+        self.requests.values().find(|request| request.is_open() && request.kind.moves_primary())
+    }
+
+    /// Open requests, oldest first.
+    pub fn open_requests(&self) -> Vec<&Request> {
+        let mut open: Vec<&Request> = self.requests.values().filter(|r| r.is_open()).collect();
+        open.sort_by_key(|request| request.index);
+        open
+    }
+
+    /// The lease length a leader must assume may be out: the larger of D and D_prev.
+    pub fn longest_lease(&self) -> Duration {
+        let now = self.settings.times().lease;
+        self.previous_lease.map_or(now, |before| before.max(now))
+    }
+}

@@ -1,0 +1,234 @@
+//! HTTP, Patroni-compatible: routing, methods, codes and headers. Everything is answered from the
+//! board; only the five write endpoints wait, and only for their own request.
+//!
+//! Surprises kept for the configurations in the wild: the first path segment decides, an unknown
+//! path is 503 with the status body and never 404, and OPTIONS and HEAD on a health path answer
+//! with a code alone. Unlike Patroni, HEAD and OPTIONS on the other paths answer as GET.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query as AxumQuery, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use serde_json::Value;
+
+use super::Foresight;
+use super::asks::Asks;
+use super::documents;
+use super::health::{self, Health, Query};
+use super::topology::{self, DsnRole};
+use super::writes::{self, Endpoint};
+use crate::board::{Board, LeaseView};
+use crate::metrics;
+use crate::secret::AdminToken;
+
+/// Carries the epoch on every answer.
+pub const EPOCH_HEADER: HeaderName = HeaderName::from_static("x-clusterd-epoch");
+
+/// Most bytes a request body may have.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What the handlers read.
+pub struct Http {
+    /// The board, and the way to propose.
+    pub asks: Asks,
+    /// The lease.
+    pub lease: Arc<dyn LeaseView>,
+    /// Who could be promoted.
+    pub foresight: Arc<dyn Foresight>,
+    /// The shared token of operators; none refuses every write.
+    pub token: Option<AdminToken>,
+    /// Whether this listener speaks TLS, for the addresses it shows.
+    pub is_https: bool,
+}
+
+/// The whole HTTP API.
+pub fn router(http: Arc<Http>) -> Router {
+    Router::new().fallback(handle).with_state(http)
+}
+
+async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
+    let board = http.asks.board();
+    let answer = match *request.method() {
+        Method::GET | Method::HEAD | Method::OPTIONS => http.read(&board, &request),
+        Method::POST => http.write(request).await,
+        _ => unsupported(),
+    };
+    answer.into_response(board.state.epoch().0)
+}
+
+/// An answer before it becomes a response.
+struct Answer {
+    code: StatusCode,
+    kind: &'static str,
+    body: String,
+    asks_for_token: bool,
+}
+
+impl Answer {
+    fn text(code: StatusCode, body: impl Into<String>) -> Answer {
+        Answer {
+            code,
+            kind: "text/html",
+            body: body.into(),
+            asks_for_token: false,
+        }
+    }
+
+    fn json(code: StatusCode, body: &Value) -> Answer {
+        Answer {
+            kind: "application/json",
+            ..Answer::text(code, body.to_string())
+        }
+    }
+
+    fn code_alone(is_ok: bool) -> Answer {
+        let code = if is_ok {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        Answer::text(code, "")
+    }
+
+    fn into_response(self, epoch: u64) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
+        headers.insert(EPOCH_HEADER, HeaderValue::from(epoch));
+        // Health is of this very moment: nobody on the way may keep it.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.asks_for_token {
+            let realm = HeaderValue::from_static("Bearer realm=\"clusterd\"");
+            headers.insert(header::WWW_AUTHENTICATE, realm);
+        }
+        response
+    }
+}
+
+fn unsupported() -> Answer {
+    Answer::text(StatusCode::NOT_IMPLEMENTED, "Unsupported method")
+}
+
+fn first_segment(uri: &Uri) -> &str {
+    uri.path()
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default()
+}
+
+fn query_of(uri: &Uri) -> Query {
+    AxumQuery::<Vec<(String, String)>>::try_from_uri(uri)
+        .map(|AxumQuery(pairs)| Query(pairs))
+        .unwrap_or_default()
+}
+
+fn wall() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+impl Http {
+    fn read(&self, board: &Board, request: &Request) -> Answer {
+        let lease = self.lease.as_ref();
+        let query = query_of(request.uri());
+        let status = || documents::status(board, lease, wall());
+        match first_segment(request.uri()) {
+            "patroni" => Answer::json(StatusCode::OK, &status()),
+            "cluster" => Answer::json(
+                StatusCode::OK,
+                &documents::cluster(board, lease, self.is_https),
+            ),
+            "history" => Answer::json(StatusCode::OK, &documents::history(board)),
+            "dsn" => dsn(board, lease, &query),
+            "metrics" => Answer {
+                kind: "text/plain; version=0.0.4; charset=utf-8",
+                ..Answer::text(StatusCode::OK, metrics::text(board, lease, wall()))
+            },
+            "liveness" => Answer::code_alone(health::is_alive(board, lease.now())),
+            "readiness" => {
+                let limit = board.state.settings.maximum_lag_on_failover_bytes;
+                Answer::code_alone(Health::of(board, lease).is_ready(&query, limit))
+            }
+            "failsafe" => {
+                Answer::text(StatusCode::BAD_GATEWAY, "failsafe mode does not exist here")
+            }
+            _ => {
+                let is_ok = Health::of(board, lease).is_ok(request.uri().path(), &query);
+                let answer = Answer::code_alone(is_ok);
+                match *request.method() {
+                    Method::GET => Answer::json(answer.code, &status()),
+                    _ => answer,
+                }
+            }
+        }
+    }
+
+    async fn write(&self, request: Request) -> Answer {
+        let Some(endpoint) = Endpoint::of(first_segment(request.uri())) else {
+            return unsupported();
+        };
+        if let Err(refused) = self.authorize(&request) {
+            return refused;
+        }
+        let Ok(body) = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await else {
+            let text = format!("the body is broken or longer than {BODY_LIMIT} bytes");
+            return Answer::text(StatusCode::BAD_REQUEST, text);
+        };
+        let (code, text) =
+            writes::answer(endpoint, &body, &self.asks, self.foresight.as_ref()).await;
+        Answer::text(code, text)
+    }
+
+    fn authorize(&self, request: &Request) -> Result<(), Answer> {
+        let Some(token) = &self.token else {
+            return Err(Answer::text(
+                StatusCode::FORBIDDEN,
+                super::NO_TOKEN_CONFIGURED,
+            ));
+        };
+        let unauthorized = |text| Answer {
+            asks_for_token: true,
+            ..Answer::text(StatusCode::UNAUTHORIZED, text)
+        };
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(|| unauthorized("no auth header received"))?;
+        match super::bearer(given) {
+            Some(given) if token.is(given) => Ok(()),
+            Some(_) | None => Err(unauthorized("not authenticated")),
+        }
+    }
+}
+
+fn dsn(board: &Board, lease: &dyn LeaseView, query: &Query) -> Answer {
+    let role = match query.first("role") {
+        None | Some("any") => DsnRole::Any,
+        Some("primary" | "leader") => DsnRole::Primary,
+        Some("replica" | "standby") => DsnRole::Replica,
+        Some(_) => {
+            let text = "role: expected any, primary or replica";
+            return Answer::text(StatusCode::BAD_REQUEST, text);
+        }
+    };
+    let found = topology::dsn(board, lease.now(), role);
+    let plain = |code, text: String| Answer {
+        kind: "text/plain",
+        ..Answer::text(code, text)
+    };
+    match found {
+        Some(dsn) => plain(StatusCode::OK, format!("{dsn}\n")),
+        None => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there is nothing to connect to\n".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,365 @@
+//! Patroni's write endpoints: the same bodies, codes and sentences where Patroni has them. They
+//! record a request and wait a bounded time for its end. Nothing is decided here.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use cluster_core::change::Command;
+use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
+use serde_json::{Map, Value};
+
+use super::Foresight;
+use super::asks::{Asks, Ending, new_request_id};
+use super::documents::role_word;
+use super::topology;
+use crate::board::{Board, ProposeError};
+
+/// How long a switchover or failover is waited for. Source: Patroni, 2 × max(10, loop_wait).
+const MOVE_LIMIT: Duration = Duration::from_secs(20);
+/// How long a restart is waited for.
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
+
+/// Code and text of an answer.
+pub type Answer = (StatusCode, String);
+
+/// An endpoint that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `POST /switchover`
+    Switchover,
+    /// `POST /failover`
+    Failover,
+    /// `POST /restart`
+    Restart,
+    /// `POST /reload`
+    Reload,
+    /// `POST /reinitialize`
+    Reinitialize,
+}
+
+impl Endpoint {
+    /// The endpoint of the first path segment.
+    pub fn of(segment: &str) -> Option<Endpoint> {
+        Some(match segment {
+            "switchover" => Endpoint::Switchover,
+            "failover" => Endpoint::Failover,
+            "restart" => Endpoint::Restart,
+            "reload" => Endpoint::Reload,
+            "reinitialize" => Endpoint::Reinitialize,
+            _ => return None,
+        })
+    }
+
+    fn needs_body(self) -> bool {
+        matches!(self, Endpoint::Switchover | Endpoint::Failover)
+    }
+}
+
+/// Carries out one write.
+pub async fn answer(
+    endpoint: Endpoint,
+    body: &[u8],
+    asks: &Asks,
+    foresight: &dyn Foresight,
+) -> Answer {
+    let body = match parse(endpoint, body) {
+        Ok(body) => body,
+        Err(refused) => return refused,
+    };
+    let answered = match endpoint {
+        Endpoint::Switchover => switchover(&body, asks, foresight).await,
+        Endpoint::Failover => failover(&body, asks, foresight).await,
+        Endpoint::Restart => restart(&body, asks).await,
+        Endpoint::Reload => reload(asks).await,
+        Endpoint::Reinitialize => reinitialize(asks).await,
+    };
+    answered.unwrap_or_else(|refused| refused)
+}
+
+fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Map<String, Value>, Answer> {
+    if body.iter().all(u8::is_ascii_whitespace) && !endpoint.needs_body() {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice::<Map<String, Value>>(body).map_err(|_| {
+        refused(
+            StatusCode::BAD_REQUEST,
+            "invalid JSON: an object is expected",
+        )
+    })
+}
+
+fn refused(code: StatusCode, text: &str) -> Answer {
+    (code, text.to_owned())
+}
+
+fn text<'a>(body: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
+    body.get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+}
+
+fn candidate_in(body: &Map<String, Value>) -> Option<&str> {
+    text(body, "candidate").or_else(|| text(body, "member"))
+}
+
+async fn switchover(
+    body: &Map<String, Value>,
+    asks: &Asks,
+    foresight: &dyn Foresight,
+) -> Result<Answer, Answer> {
+    let bad = |text| refused(StatusCode::BAD_REQUEST, text);
+    let board = asks.board();
+    let leader = text(body, "leader")
+        .ok_or_else(|| bad("Switchover could be performed only from a specific leader"))?;
+    let candidate = candidate_in(body);
+    if body.contains_key("scheduled_at") {
+        return Err(refused(
+            StatusCode::NOT_IMPLEMENTED,
+            "scheduled switchover is not supported: ask at the time it should happen",
+        ));
+    }
+    if candidate.is_none() && board.state.pause.is_some() {
+        return Err(bad(
+            "Switchover is possible only to a specific candidate in a paused state",
+        ));
+    }
+    if candidate == Some(leader) {
+        return Err(bad("Switchover target and source are the same"));
+    }
+    let holder = board.state.granted().map(|reign| reign.holder.clone());
+    if holder.as_ref().map(MemberName::as_str) != Some(leader) {
+        return Err(refused(
+            StatusCode::PRECONDITION_FAILED,
+            "leader name does not match",
+        ));
+    }
+    let to = candidate.map(|name| existing(&board, name)).transpose()?;
+    check_candidates("switchover", &board, foresight, to.as_ref())?;
+    let ending = ask(asks, RequestKind::Switchover { to: to.clone() }, MOVE_LIMIT).await?;
+    moved("Switchover", "switched over", asks, to, ending)
+}
+
+async fn failover(
+    body: &Map<String, Value>,
+    asks: &Asks,
+    foresight: &dyn Foresight,
+) -> Result<Answer, Answer> {
+    if text(body, "leader").is_some() {
+        return switchover(body, asks, foresight).await;
+    }
+    let bad = |text| refused(StatusCode::BAD_REQUEST, text);
+    let board = asks.board();
+    let candidate = candidate_in(body)
+        .ok_or_else(|| bad("Failover could be performed only to a specific candidate"))?;
+    if body.contains_key("scheduled_at") {
+        return Err(bad("Failover can't be scheduled"));
+    }
+    let to = existing(&board, candidate)?;
+    let is_heard = topology::members(&board, board.merged_at)
+        .iter()
+        .any(|facts| *facts.name == to && facts.is_fresh);
+    if !is_heard {
+        return Err(refused(
+            StatusCode::PRECONDITION_FAILED,
+            "failover is not possible: no good candidates have been found",
+        ));
+    }
+    let ending = ask(asks, RequestKind::Failover { to: to.clone() }, MOVE_LIMIT).await?;
+    moved("Failover", "failed over", asks, Some(to), ending)
+}
+
+fn existing(board: &Board, name: &str) -> Result<MemberName, Answer> {
+    name.parse::<MemberName>()
+        .ok()
+        .filter(|name| board.state.members.contains_key(name))
+        .ok_or_else(|| refused(StatusCode::PRECONDITION_FAILED, "candidate does not exists"))
+}
+
+fn check_candidates(
+    verb: &str,
+    board: &Board,
+    foresight: &dyn Foresight,
+    to: Option<&MemberName>,
+) -> Result<(), Answer> {
+    let fail = |why| {
+        Err((
+            StatusCode::PRECONDITION_FAILED,
+            format!("{verb} is not possible: {why}"),
+        ))
+    };
+    if board.state.databases().count() < 2 {
+        return fail("cluster does not have members except leader");
+    }
+    let good = foresight.candidates(board).into_iter().any(|candidate| {
+        candidate.reasons.is_empty() && to.is_none_or(|to| *to == candidate.member)
+    });
+    if good {
+        Ok(())
+    } else {
+        fail("no good candidates have been found")
+    }
+}
+
+fn moved(
+    noun: &str,
+    verb: &str,
+    asks: &Asks,
+    to: Option<MemberName>,
+    ending: Ending,
+) -> Result<Answer, Answer> {
+    match ending {
+        Ending::Done(text) => {
+            let now = asks.holder();
+            let sentence = match (now, to) {
+                (Some(now), Some(to)) if now != to => {
+                    format!("{} \"{now}\" instead of \"{to}\"", capital(verb))
+                }
+                (Some(now), Some(_) | None) => format!("Successfully {verb} to \"{now}\""),
+                (None, _) => text,
+            };
+            Ok((StatusCode::OK, sentence))
+        }
+        Ending::Failed(why) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{noun} failed: {why}"),
+        )),
+        Ending::Unknown => Err(unknown(noun, MOVE_LIMIT)),
+    }
+}
+
+/// `Switched over to`, `Failed over to`.
+fn capital(verb: &str) -> String {
+    let (first, rest) = verb.split_at(1);
+    format!("{}{rest} to", first.to_ascii_uppercase())
+}
+
+fn unknown(noun: &str, limit: Duration) -> Answer {
+    let seconds = limit.as_secs();
+    let text = format!(
+        "{noun} status unknown after {seconds} seconds; operation may still be in progress"
+    );
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+async fn restart(body: &Map<String, Value>, asks: &Asks) -> Result<Answer, Answer> {
+    let bad = |text: &str| refused(StatusCode::BAD_REQUEST, text);
+    let unmet = || {
+        refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "restart conditions are not satisfied",
+        )
+    };
+    let board = asks.board();
+    if body.contains_key("schedule") {
+        return Err(refused(
+            StatusCode::NOT_IMPLEMENTED,
+            "scheduled restart is not supported: ask at the time it should happen",
+        ));
+    }
+    if let Some(role) = body.get("role") {
+        let role = role.as_str().unwrap_or_default();
+        if !["primary", "standby_leader", "replica"].contains(&role) {
+            return Err(bad(
+                "PostgreSQL role should be either primary, standby_leader, or replica",
+            ));
+        }
+        if role != role_word(&board.own.postgres) {
+            return Err(unmet());
+        }
+    }
+    let limit = match body.get("timeout") {
+        None => RESTART_LIMIT,
+        Some(value) => value
+            .as_u64()
+            .or_else(|| value.as_str()?.parse().ok())
+            .filter(|seconds| (1..=3600).contains(seconds))
+            .map(Duration::from_secs)
+            .ok_or_else(|| bad("Timeout should be a positive number of seconds"))?,
+    };
+    // Nothing is ever left pending: parameters that need a restart are applied by one.
+    if body.contains_key("restart_pending") {
+        return Err(unmet());
+    }
+    if matches!(board.own.postgres, PostgresStatus::Starting { .. }) {
+        return Err(refused(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "postgres is still starting",
+        ));
+    }
+    match ask(
+        asks,
+        RequestKind::Restart {
+            member: board.me.clone(),
+        },
+        limit,
+    )
+    .await?
+    {
+        Ending::Done(_) => Ok(refused(StatusCode::OK, "restarted successfully")),
+        Ending::Failed(why) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("restart failed: {why}"),
+        )),
+        Ending::Unknown => Err(unknown("Restart", limit)),
+    }
+}
+
+async fn reload(asks: &Asks) -> Result<Answer, Answer> {
+    record(
+        asks,
+        RequestKind::Reload {
+            member: asks.board().me.clone(),
+        },
+    )
+    .await?;
+    Ok(refused(StatusCode::ACCEPTED, "reload scheduled"))
+}
+
+async fn reinitialize(asks: &Asks) -> Result<Answer, Answer> {
+    let board = asks.board();
+    let fail = |text| Err(refused(StatusCode::SERVICE_UNAVAILABLE, text));
+    match board.state.granted() {
+        None => return fail("Cluster has no leader, can not reinitialize"),
+        Some(reign) if reign.holder == board.me => {
+            return fail("I am the leader, can not reinitialize");
+        }
+        Some(_) => {}
+    }
+    if let Some(busy) = &board.own.busy {
+        return fail(&format!("{} already in progress", busy.with));
+    }
+    record(
+        asks,
+        RequestKind::Reinit {
+            member: board.me.clone(),
+        },
+    )
+    .await?;
+    Ok(refused(StatusCode::OK, "reinitialize started"))
+}
+
+async fn ask(asks: &Asks, kind: RequestKind, limit: Duration) -> Result<Ending, Answer> {
+    let id = record(asks, kind).await?;
+    Ok(asks.ended(&id, limit).await)
+}
+
+async fn record(asks: &Asks, kind: RequestKind) -> Result<cluster_core::model::RequestId, Answer> {
+    let id = new_request_id();
+    let verb = kind.verb();
+    let command = Command::Ask {
+        id: id.clone(),
+        kind,
+        by: "HTTP API".to_owned(),
+    };
+    match asks.propose(command).await {
+        Ok(()) => Ok(id),
+        Err(ProposeError::Rejected(why)) => Err((
+            StatusCode::PRECONDITION_FAILED,
+            format!("{verb} is not possible: {why}"),
+        )),
+        Err(error @ ProposeError::NoLeader(_)) => {
+            Err((StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+        }
+        Err(ProposeError::Unknown) => Err(unknown(verb, super::asks::PROPOSE_LIMIT)),
+    }
+}

@@ -1,0 +1,125 @@
+//! The board: what the edges (HTTP, gRPC, metrics) may see of this member. The loops write it, the
+//! edges read the newest copy and never wait for PostgreSQL, the disk or Raft.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_core::change::{Command, Rejected};
+use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
+use cluster_core::model::view::Seen;
+use cluster_core::model::{ClusterState, MemberName, MemberReport, NodeId};
+
+/// What this member knows of its Raft group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RaftBoard {
+    /// Own id; none before the group formed or while waiting to be replaced.
+    pub me: Option<NodeId>,
+    /// Current term.
+    pub term: u64,
+    /// The leader as known here.
+    pub leader: Option<NodeId>,
+    /// This process leads and is ready to answer and decide.
+    pub is_ready_leader: bool,
+    /// Voters.
+    pub voters: Vec<NodeId>,
+    /// Since a quorum last acknowledged this leader, when leading.
+    pub quorum_age: Option<Duration>,
+    /// Elections this process has won.
+    pub elections_won: u64,
+    /// Renewals refused by this process.
+    pub renewals_refused: u64,
+}
+
+/// One rule's last word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerdictLine {
+    /// The rule's name (`failover`, `switchover`, …) or `member`.
+    pub rule: String,
+    /// Stable code of the reason.
+    pub code: String,
+    /// The sentence for people.
+    pub text: String,
+    /// Since when it has been the same.
+    pub since: Moment,
+}
+
+/// Everything the edges may see. Cheap to clone (`Arc` inside where it is large).
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// Own name.
+    pub me: MemberName,
+    /// The applied truth.
+    pub state: Arc<ClusterState>,
+    /// Its log index.
+    pub applied_index: u64,
+    /// Times in force.
+    pub times: LeaseTimes,
+    /// Raft.
+    pub raft: RaftBoard,
+    /// Own report, as last sent.
+    pub own: MemberReport,
+    /// When the member's loop last turned; `/liveness` asks.
+    pub refreshed_at: Moment,
+    /// When PostgreSQL last answered an observation.
+    pub postgres_answered_at: Option<Moment>,
+    /// Every member's newest report as merged by the leader (ages as of `merged_at`).
+    pub reports: Arc<BTreeMap<MemberName, Seen>>,
+    /// When `reports` was taken over.
+    pub merged_at: Moment,
+    /// The leader's verdicts (merged view), and this member's own as the last line.
+    pub verdicts: Vec<VerdictLine>,
+    /// What the host did not grant: real-time priority, locked memory, cgroup …
+    pub not_granted: Vec<String>,
+    /// How the last failover went, on the member that leads: its duration from Revoke to Activate.
+    pub last_failover: Option<Duration>,
+    /// Failovers seen by this process, by reason code.
+    pub failovers: BTreeMap<String, u64>,
+}
+
+/// The lease as the edges read it: never older than the last move of the deadline, whatever the
+/// loops do. Filled by the lease thread.
+pub trait LeaseView: Send + Sync {
+    /// The lease held now.
+    fn holder(&self) -> Holder;
+    /// This host's clock.
+    fn now(&self) -> Moment;
+}
+
+impl Board {
+    /// Whether this member serves as primary at `now`: lease, activation and a recent answer of
+    /// PostgreSQL, all three [G7].
+    pub fn serves_as_primary(&self, lease: &dyn LeaseView) -> bool {
+        let now = lease.now();
+        let Some(reign) = self.state.granted() else { return false };
+        reign.holder == self.me
+            && reign.is_activated
+            && lease.holder().may_serve(reign.epoch, now, &self.times)
+            && matches!(self.own.postgres, cluster_core::model::PostgresStatus::Primary(_))
+            && self
+                .postgres_answered_at
+                .is_some_and(|at| now.since(at) < Duration::from_secs(1))
+    }
+}
+
+/// Why a proposal did not come through.
+#[derive(Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// The truth refused it; nothing changed.
+    #[error("{0}")]
+    Rejected(Rejected),
+    /// No leader is known or it could not be reached; nothing was proposed.
+    #[error("no leader can be reached: {0}")]
+    NoLeader(String),
+    /// It was proposed; whether it was committed is unknown.
+    #[error("timed out; whether it was done is unknown")]
+    Unknown,
+}
+
+/// Proposes a command, forwarding it to the leader when this member does not lead.
+#[async_trait]
+pub trait Propose: Send + Sync {
+    /// Returns once the command is applied at the leader.
+    async fn propose(&self, command: Command) -> Result<(), ProposeError>;
+}

@@ -1,0 +1,410 @@
+//! The config as an operator meets it: good files load, bad ones say everything that is wrong, the
+//! sample is complete.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+const NO_ENVIRONMENT: Environment<'static> = &|_| None;
+
+/// A directory with programs, secrets and a config file in it.
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self {
+            dir: tempfile::tempdir().expect("temporary directory"),
+        };
+        fs::create_dir(place.path("bin")).expect("created");
+        for program in [
+            "postgres",
+            "initdb",
+            "pg_basebackup",
+            "pg_rewind",
+            "pg_controldata",
+        ] {
+            fs::write(place.path("bin").join(program), "").expect("written");
+        }
+        place.private("secret", "a-long-enough-secret\n");
+        place.private("password", "pass word\n");
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn private(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("written");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).expect("chmod");
+    }
+
+    /// A file that will do, with `HERE` as this directory.
+    fn good(&self) -> String {
+        GOOD.replace("HERE", &self.dir.path().display().to_string())
+    }
+
+    fn load(&self, text: &str, environment: Environment<'_>) -> Result<Config, Error> {
+        self.private("clusterd.toml", text);
+        Config::load(&self.path("clusterd.toml"), environment)
+    }
+
+    fn problems(&self, text: &str) -> Vec<String> {
+        match self.load(text, NO_ENVIRONMENT) {
+            Err(Error::Invalid { problems, .. }) => problems,
+            other => panic!("expected problems, got {other:?}"),
+        }
+    }
+}
+
+const GOOD: &str = r#"
+cluster = "main"
+name = "n1"
+state_dir = "HERE/state"
+
+[security]
+cluster_secret_file = "HERE/secret"
+
+[postgres]
+bin_dir = "HERE/bin"
+data_dir = "HERE/data"
+port = 6001
+os_user = "nobody"
+replication_password_file = "HERE/password"
+rewind_password_file = "HERE/password"
+parameters = { work_mem = "8MB", max_connections = 50, jit = false }
+
+[[members]]
+name = "n2"
+peer = "127.0.0.2:8009"
+[[members]]
+name = "n1"
+peer = "127.0.0.1:8009"
+[[members]]
+name = "w"
+kind = "witness"
+peer = "127.0.0.3:8009"
+"#;
+
+fn assert_has(problems: &[String], key: &str, words: &str) {
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.starts_with(&format!("{key}: ")) && p.contains(words)),
+        "no `{key}: …{words}…` in {problems:#?}"
+    );
+}
+
+/// Only root may name another user to run PostgreSQL as.
+fn as_this_user(text: String) -> String {
+    if nix::unistd::Uid::effective().is_root() {
+        text
+    } else {
+        text.replace("os_user = \"nobody\"\n", "")
+    }
+}
+
+#[test]
+fn a_good_file_loads_with_its_defaults() {
+    let place = Place::new();
+    let config = place
+        .load(&as_this_user(place.good()), NO_ENVIRONMENT)
+        .expect("loads");
+    assert_eq!(config.cluster.as_str(), "main");
+    let names: Vec<&str> = config.members.iter().map(|m| m.name.as_str()).collect();
+    assert_eq!(names, ["n1", "n2", "w"], "sorted by name");
+    assert_eq!(config.own_entry().peer, "127.0.0.1:8009");
+    assert_eq!(config.advertise.http, "127.0.0.1:8008");
+    assert_eq!(config.advertise.postgres, "127.0.0.1:6001");
+    assert_eq!(
+        config.security.cluster_secret.expose(),
+        "a-long-enough-secret"
+    );
+    assert_eq!(config.settings, Settings::default());
+    let postgres = config.postgres.expect("a database");
+    assert_eq!(postgres.replication.password.expose(), "pass word");
+    assert_eq!(postgres.wal_segment_mb, 4);
+    assert_eq!(postgres.parameters["jit"], "off");
+    assert_eq!(postgres.parameters["max_connections"], "50");
+    assert_eq!(config.guard.socket, place.path("state").join("guard.sock"));
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let place = Place::new();
+    let bad = place
+        .good()
+        .replace("cluster = \"main\"", "cluster = \"Main!\"")
+        .replace(
+            "port = 6001",
+            "port = 8008\nwal_segment_size = \"5MB\"\nhba = [\"let all in\"]",
+        )
+        .replace("HERE/data", "data")
+        .replace(
+            &format!("data_dir = \"{}/data\"", place.dir.path().display()),
+            "data_dir = \"data\"",
+        )
+        .replace("max_connections = 50", "primary_conninfo = \"host=x\"")
+        .replace("127.0.0.2:8009", "127.0.0.2");
+    let text = format!("preset = \"quick\"\n{bad}\n[log]\nlevel = \"a=b=c\"\nformat = \"xml\"\n");
+    let problems = place.problems(&text);
+    assert_has(&problems, "cluster", "not a valid cluster name");
+    assert_has(&problems, "preset", "fast, lan or wan");
+    assert_has(&problems, "postgres.port", "also that of listen.http");
+    assert_has(&problems, "postgres.wal_segment_size", "power of two");
+    assert_has(&problems, "postgres.hba[0]", "pg_hba.conf");
+    assert_has(&problems, "postgres.data_dir", "relative");
+    assert_has(
+        &problems,
+        "postgres.parameters.primary_conninfo",
+        "belongs to clusterd",
+    );
+    assert_has(&problems, "members[0].peer", "host:port");
+    assert_has(&problems, "log.level", "debug");
+    assert_has(&problems, "log.format", "json");
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line() {
+    let place = Place::new();
+    let text = place.good().replace("state_dir", "state_dri");
+    match place.load(&text, NO_ENVIRONMENT) {
+        Err(Error::Syntax { message, .. }) => {
+            assert!(
+                message.contains("state_dri") && message.contains("line 4"),
+                "{message}"
+            );
+        }
+        other => panic!("expected a syntax error, got {other:?}"),
+    }
+}
+
+#[test]
+fn two_voters_are_refused_until_it_is_accepted() {
+    let place = Place::new();
+    let text = as_this_user(place.good());
+    let two = text
+        .split("[[members]]\nname = \"w\"")
+        .next()
+        .expect("a first part");
+    assert_has(&place.problems(two), "members", "two voters");
+    let accept: Environment<'_> =
+        &|name| (name == "CLUSTERD_ACCEPT_NO_FAILOVER").then(|| "1".to_owned());
+    assert!(
+        place
+            .load(two, accept)
+            .expect("accepted")
+            .accept_no_failover
+    );
+}
+
+#[test]
+fn a_secret_file_open_to_all_is_refused() {
+    let place = Place::new();
+    fs::set_permissions(place.path("secret"), fs::Permissions::from_mode(0o644)).expect("chmod");
+    let problems = place.problems(&place.good());
+    assert_has(
+        &problems,
+        "security.cluster_secret_file",
+        "open to every user, mode 0644",
+    );
+}
+
+#[test]
+fn the_environment_wins_and_no_secret_is_ever_shown() {
+    let place = Place::new();
+    let environment: Environment<'_> = &|name| match name {
+        "CLUSTERD_REPLICATION_PASSWORD" => Some("from-the-environment".to_owned()),
+        "CLUSTERD_ADMIN_TOKEN" => Some("token-of-sixteen-chars".to_owned()),
+        _ => None,
+    };
+    let config = place
+        .load(&as_this_user(place.good()), environment)
+        .expect("loads");
+    let postgres = config.postgres.as_ref().expect("a database");
+    assert_eq!(
+        postgres.replication.password.expose(),
+        "from-the-environment"
+    );
+    let shown = format!("{config:?}\n{}", config.dump());
+    for secret in [
+        "from-the-environment",
+        "token-of",
+        "a-long-enough",
+        "pass word",
+    ] {
+        assert!(!shown.contains(secret), "{secret} is shown");
+    }
+    assert!(
+        config.dump().contains("admin_token = \"***\""),
+        "{}",
+        config.dump()
+    );
+}
+
+#[test]
+fn a_dump_is_a_config_file_again() {
+    let place = Place::new();
+    let config = place
+        .load(&as_this_user(place.good()), NO_ENVIRONMENT)
+        .expect("loads");
+    let again = place
+        .load(&config.dump(), NO_ENVIRONMENT)
+        .expect("loads again");
+    assert_eq!(again.dump(), config.dump());
+}
+
+#[test]
+fn a_witness_has_no_postgresql() {
+    let place = Place::new();
+    let text = place.good().replace(
+        "name = \"n1\"\nstate",
+        "name = \"w\"\nkind = \"witness\"\nstate",
+    );
+    assert_has(
+        &place.problems(&text),
+        "postgres",
+        "a witness has no PostgreSQL",
+    );
+    let before = text.split("[postgres]").next().expect("a first part");
+    let after = text.split_once("[[members]]").expect("a list").1;
+    let config = place
+        .load(&format!("{before}[[members]]{after}"), NO_ENVIRONMENT)
+        .expect("loads");
+    assert!(config.postgres.is_none() && config.advertise.postgres.is_empty());
+}
+
+/// The keys of one table, as serde knows them.
+fn keys_of<'de, T: serde::Deserialize<'de>>() -> BTreeSet<String> {
+    use serde::de::{Deserializer, Error as _, Visitor, value::Error};
+
+    struct Probe<'a>(&'a mut BTreeSet<String>);
+
+    impl<'de> Deserializer<'de> for Probe<'_> {
+        type Error = Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+            Err(Error::custom("not a table"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, Error> {
+            self.0.extend(fields.iter().map(|&field| field.to_owned()));
+            Err(Error::custom("only the fields were wanted"))
+        }
+
+        serde::forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut keys = BTreeSet::new();
+    assert!(
+        T::deserialize(Probe(&mut keys)).is_err(),
+        "the probe always stops"
+    );
+    assert!(!keys.is_empty());
+    keys
+}
+
+#[test]
+fn the_sample_documents_every_key_and_no_other() {
+    use super::file::*;
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/clusterd.toml");
+    let sample = fs::read_to_string(path).expect("the sample");
+    let uncommented: Vec<&str> = sample
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+            _ => line,
+        })
+        .collect();
+    let text = uncommented.join("\n");
+    toml::from_str::<File>(&text).expect("every line of the sample, uncommented, is accepted");
+    let sample: toml::Table = text.parse().expect("TOML");
+    let expect = |name: &str, table: &toml::Table, keys: BTreeSet<String>| {
+        let shown: BTreeSet<String> = table.keys().cloned().collect();
+        assert_eq!(
+            shown, keys,
+            "keys of [{name}] in config/clusterd.toml and in file.rs"
+        );
+    };
+    expect("", &sample, keys_of::<File>());
+    for (name, keys) in [
+        ("listen", keys_of::<ListenTable>()),
+        ("advertise", keys_of::<AdvertiseTable>()),
+        ("security", keys_of::<SecurityTable>()),
+        ("postgres", keys_of::<PostgresTable>()),
+        ("guard", keys_of::<GuardTable>()),
+        ("tags", keys_of::<TagsTable>()),
+        ("log", keys_of::<LogTable>()),
+        ("settings", keys_of::<SettingsTable>()),
+    ] {
+        expect(name, sample[name].as_table().expect("a table"), keys);
+    }
+    let member = sample["members"][0].as_table().expect("a table");
+    expect("members", member, keys_of::<MemberTable>());
+}
+
+/// The defaults that the sample shows commented out are the defaults.
+#[test]
+fn the_sample_shows_the_true_defaults() {
+    let defaults = toml::Table::try_from(file::File {
+        postgres: Some(file::PostgresTable::default()),
+        ..file::File::default()
+    })
+    .expect("serialises");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/clusterd.toml");
+    let mut table = String::new();
+    let mut checked = 0;
+    for line in fs::read_to_string(path).expect("the sample").lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            name.trim_matches(['[', ']']).clone_into(&mut table);
+        }
+        let Some(line) = line.strip_prefix('#').filter(|l| !l.starts_with(' ')) else {
+            continue;
+        };
+        let Ok(one) = line.parse::<toml::Table>() else {
+            continue;
+        };
+        let place = if table.is_empty() {
+            Some(&defaults)
+        } else {
+            defaults.get(&table).and_then(|t| t.as_table())
+        };
+        for (key, value) in one {
+            if let Some(default) = place.and_then(|place| place.get(&key)) {
+                assert_eq!(*default, value, "default of [{table}] {key}");
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 25, "only {checked} defaults were compared");
+}
+
+/// What the façade would refuse at every start is refused here, before anything runs.
+#[test]
+fn owned_parameters_are_those_of_the_facade() {
+    let source = include_str!("../postgres/config_files.rs");
+    let (_, list) = source
+        .split_once("pub const MANAGED: &[&str] = &[")
+        .expect("the list");
+    let (list, _) = list.split_once("];").expect("its end");
+    let managed: Vec<&str> = list
+        .lines()
+        .map(|line| line.trim().trim_matches([',', '"']))
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert_eq!(super::validate::postgres::OWNED, managed);
+}

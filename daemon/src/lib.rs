@@ -1,0 +1,34 @@
+//! clusterd as a library: the parts, built once by [`runtime`].
+//!
+//! | module | what it is | may use |
+//! |---|---|---|
+//! | [`config`] | this member's file, checked | core::model |
+//! | [`postgres`] | everything that can be done to the server | core::model, guard |
+//! | [`guard_client`], [`deadline`] | the way to the guard | guard protocol |
+//! | [`lease`] | the lease thread | core::model, the guard |
+//! | [`raft`] | the replicated truth | core, proto |
+//! | [`peers`], [`exchange`], [`wire`], [`secret`], [`tls`] | other members | core, proto |
+//! | [`reconcile`] | the two loops | core, raft, postgres, peers |
+//! | [`api`], [`metrics`], [`board`], [`local`], [`late`] | the edges | core, proto, a status watch |
+//! | [`runtime`] | builds all of it | all |
+
+pub mod api;
+pub mod board;
+pub mod config;
+pub mod deadline;
+pub mod exchange;
+pub mod guard_client;
+pub mod late;
+pub mod lease;
+pub mod local;
+pub mod metrics;
+pub mod peers;
+pub mod postgres;
+pub mod raft;
+pub mod reconcile;
+pub mod runtime;
+pub mod secret;
+pub mod startup;
+pub mod telemetry;
+pub mod tls;
+pub mod wire;

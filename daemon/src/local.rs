@@ -1,0 +1,89 @@
+//! What an operator can do to this member alone: leave before a stop or a host's shutdown, change
+//! the log level.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cluster_core::change::Command;
+use cluster_core::model::request::Step;
+use cluster_core::model::{ClusterState, MemberName, RequestId, RequestKind, RequestOutcome};
+use tokio::sync::watch;
+
+use crate::api::LocalControl;
+use crate::board::{Board, Propose};
+use crate::postgres::Postgres;
+use crate::telemetry::Telemetry;
+
+/// Stops of a standby or of a former primary that has handed over.
+const STOP_BUDGET: Duration = Duration::from_secs(30);
+
+/// The parts.
+pub struct Local {
+    /// Own name.
+    pub me: MemberName,
+    /// The newest board.
+    pub board: watch::Receiver<Arc<Board>>,
+    /// The way to the leader.
+    pub propose: Arc<dyn Propose>,
+    /// None on a witness.
+    pub postgres: Option<Postgres>,
+    /// Told to the member loop: nothing is started here any more.
+    pub leaving: watch::Sender<bool>,
+    /// The log.
+    pub telemetry: Telemetry,
+}
+
+fn is_primary(state: &ClusterState, me: &MemberName) -> bool {
+    state.granted().is_some_and(|reign| reign.holder == *me)
+}
+
+impl Local {
+    /// Hands over and waits for the end of it; the sentence tells how it went.
+    async fn hand_over(&self, by: &str, limit: Duration) -> Result<String, String> {
+        let id = RequestId(format!("leave-{:016x}", rand::random::<u64>()));
+        let kind = RequestKind::Switchover { to: None };
+        let ask = Command::Ask { id: id.clone(), kind, by: by.to_owned() };
+        self.propose.propose(ask).await.map_err(|error| error.to_string())?;
+        let mut board = self.board.clone();
+        let ended = board.wait_for(|board| {
+            board.state.requests.get(&id).is_some_and(|request| !request.is_open())
+        });
+        let board = tokio::time::timeout(limit, ended)
+            .await
+            .map_err(|_elapsed| format!("the hand-over did not end within {limit:?}"))?
+            .map_err(|_closed| "this daemon is stopping".to_owned())?;
+        match board.state.requests.get(&id).map(|request| &request.step) {
+            Some(Step::Ended(RequestOutcome::Done { text })) => Ok(text.clone()),
+            Some(Step::Ended(RequestOutcome::Failed { why })) => Err(why.clone()),
+            Some(_) | None => Err("the request is gone".to_owned()),
+        }
+    }
+}
+
+#[async_trait]
+impl LocalControl for Local {
+    async fn leave(&self, by: &str, limit: Duration) -> Result<String, String> {
+        let state = Arc::clone(&self.board.borrow().state);
+        let told = if is_primary(&state, &self.me) {
+            // A hand-over that fails must not keep a host from shutting down: the stop that follows
+            // releases the epoch, and the others choose.
+            match self.hand_over(by, limit).await {
+                Ok(text) => text,
+                Err(why) => format!("not handed over ({why})"),
+            }
+        } else {
+            "not the primary".to_owned()
+        };
+        self.leaving.send_replace(true);
+        let Some(postgres) = &self.postgres else { return Ok(told) };
+        match postgres.stop_budgeted(STOP_BUDGET).await {
+            Ok(_) => Ok(format!("{told}; PostgreSQL is stopped until clusterd starts again")),
+            Err(error) => Err(format!("{told}; PostgreSQL did not stop: {error}")),
+        }
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        self.telemetry.set_level(level).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,204 @@
+//! Copies a running server into an empty place beside the data directory, checks it, swaps it in.
+//!
+//! Only the swap is bracketed by a marker: before it nothing that could be started is touched, so a
+//! clone that is cut off leaves everything as it was. Putting the copy in place is in `swap`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::data_dir::Marker;
+use super::options::{Progress, Upstream};
+use super::swap::{Place, remove_tree};
+use super::{Error, Postgres, conninfo, durable_file};
+
+impl Postgres {
+    /// Copies `upstream` and swaps the copy in; the caller then gives it a new incarnation and
+    /// starts it as a standby. Nothing of the old directory is lost before `discard_old`.
+    pub async fn clone_from(
+        &self,
+        upstream: &Upstream,
+        progress: watch::Sender<Progress>,
+    ) -> Result<(), Error> {
+        let _turn = self.inner.change.lock().await;
+        self.require_stopped().await?;
+        // One that an earlier daemon started would write into the same place.
+        self.cancel_tools().await?;
+        self.write_config(&self.inputs())?; // the passfile must be there
+        let tablespaces = self.tablespace_places()?;
+        let data = self.data_place()?;
+        let wal = self
+            .options()
+            .wal_dir
+            .as_deref()
+            .map(|dir| self.place(dir))
+            .transpose()?;
+        for place in [Some(&data), wal.as_ref()]
+            .into_iter()
+            .flatten()
+            .chain(&tablespaces)
+        {
+            remove_tree(&place.clone)?;
+            durable_file::make_directory(&place.clone, self.owner())?;
+        }
+        let arguments = self.basebackup_arguments(upstream, &data, wal.as_ref(), &tablespaces);
+        self.copy(arguments, &data.clone, progress).await?;
+        self.verify(&data.clone).await?;
+        self.set_marker(Marker::Swap, "")?;
+        self.swap_in(&data, wal.as_ref(), &tablespaces)?;
+        self.put_standby_signal()?;
+        self.remove_placeholders()?;
+        self.clear_marker(Marker::Swap)?;
+        self.clear_marker(Marker::Rewind)?;
+        self.clear_marker(Marker::Initdb)
+    }
+
+    /// Ends the tools that run for us; a clone or rewind under way then fails.
+    pub async fn cancel_tools(&self) -> Result<(), Error> {
+        Ok(self.supervisor().kill_tools().await?)
+    }
+
+    fn basebackup_arguments(
+        &self,
+        upstream: &Upstream,
+        data: &Place,
+        wal: Option<&Place>,
+        tablespaces: &[Place],
+    ) -> Vec<String> {
+        let mut args = vec![
+            format!(
+                "--dbname={}",
+                conninfo::basebackup(self.options(), upstream)
+            ),
+            format!("--pgdata={}", data.clone.display()),
+            "--wal-method=stream".to_owned(),
+            "--checkpoint=fast".to_owned(),
+            "--no-password".to_owned(),
+            "--progress".to_owned(),
+            "--verbose".to_owned(),
+        ];
+        if let Some(wal) = wal {
+            args.push(format!("--waldir={}", wal.clone.display()));
+        }
+        if let Some(rate) = self.options().clone_rate_kb {
+            args.push(format!("--max-rate={rate}"));
+        }
+        let map = &self.options().tablespace_map;
+        let mut mapped: Vec<(PathBuf, PathBuf)> = tablespaces
+            .iter()
+            .map(|place| {
+                let theirs = map.iter().find(|(_, ours)| *ours == place.current);
+                let theirs = theirs.map_or(&place.current, |(theirs, _)| theirs);
+                (theirs.clone(), place.clone.clone())
+            })
+            .collect();
+        for (theirs, ours) in map {
+            if !mapped.iter().any(|(known, _)| known == theirs) {
+                mapped.push((theirs.clone(), ours.clone()));
+            }
+        }
+        for (theirs, ours) in mapped {
+            let escape = |path: &Path| path.display().to_string().replace('=', "\\=");
+            args.push(format!(
+                "--tablespace-mapping={}={}",
+                escape(&theirs),
+                escape(&ours)
+            ));
+        }
+        args
+    }
+
+    /// Runs pg_basebackup and tells how far it is; stops it when the volume cannot hold the copy.
+    async fn copy(
+        &self,
+        arguments: Vec<String>,
+        place: &Path,
+        progress: watch::Sender<Progress>,
+    ) -> Result<(), Error> {
+        let output = self.state_path("pg_basebackup.log");
+        let run = self.run_tool("pg_basebackup", arguments, None);
+        tokio::pin!(run);
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        let mut room_checked = false;
+        loop {
+            tokio::select! {
+                ended = &mut run => {
+                    ended.map_err(unreachable_source)?;
+                    let now = *progress.borrow();
+                    let done = now.total_bytes.unwrap_or(now.done_bytes).max(now.done_bytes);
+                    progress.send_replace(Progress { done_bytes: done, total_bytes: now.total_bytes });
+                    return Ok(());
+                }
+                _ = tick.tick() => {
+                    let said = durable_file::read(&output).ok().flatten().unwrap_or_default();
+                    let Some(now) = last_progress(&said) else { continue };
+                    progress.send_replace(now);
+                    let needs = now.total_bytes.unwrap_or(0).saturating_sub(now.done_bytes);
+                    if !room_checked && now.total_bytes.is_some() {
+                        room_checked = true;
+                        let has = free_bytes(place);
+                        if needs > has {
+                            self.cancel_tools().await?;
+                            // The tool must be gone before its files are removed.
+                            let _ = (&mut run).await;
+                            remove_tree(place)?;
+                            return Err(Error::NoRoom { needs_bytes: needs, has_bytes: has });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn verify(&self, clone: &Path) -> Result<(), Error> {
+        let arguments = vec!["--exit-on-error".to_owned(), clone.display().to_string()];
+        match self.run_tool("pg_verifybackup", arguments, None).await {
+            Ok(_) => Ok(()),
+            Err(Error::ToolFailed { said, .. }) => Err(Error::BadCopy { why: said }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A tool that could not even connect has changed nothing.
+fn unreachable_source(error: Error) -> Error {
+    match error {
+        Error::ToolFailed { said, .. } if said.contains("connection to server") => {
+            Error::SourceUnreachable { why: said }
+        }
+        other => other,
+    }
+}
+
+/// The last `done/total kB` that pg_basebackup printed.
+fn last_progress(said: &str) -> Option<Progress> {
+    let line = said
+        .rsplit(['\r', '\n'])
+        .find(|line| line.contains(" kB ("))?;
+    let (done, rest) = line.trim().split_once('/')?;
+    let total = rest.split_whitespace().next()?;
+    Some(Progress {
+        done_bytes: done.parse::<u64>().ok()? * 1024,
+        total_bytes: total.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024),
+    })
+}
+
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |volume| volume.f_bavail * volume.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_what_the_tool_prints() {
+        let said = "pg_basebackup: initiating base backup\n 0/31046 kB (0%), 0/1 tablespace\n  \
+                    23188/31046 kB (74%), 0/1 tablespace\n";
+        let progress = last_progress(said).expect("there is a line");
+        assert_eq!(progress.done_bytes, 23188 * 1024);
+        assert_eq!(progress.total_bytes, Some(31046 * 1024));
+        assert_eq!(last_progress("nothing"), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Leaves recovery, onto exactly the timeline that Raft allocated, and checks that it did.
+//!
+//! PostgreSQL takes the first number above its own without a history file. Placeholder histories
+//! make it skip the numbers that are not ours; one that is left over is fatal at the next start, so
+//! they are removed here and before every start (hazards D1, D15, X20).
+
+use std::time::Duration;
+
+use cluster_core::model::{Epoch, Lsn, PostgresStatus, TimelineId};
+use tokio::time::{Instant, sleep};
+
+use super::data_dir::{is_placeholder, placeholder};
+use super::options::{ConfigInputs, Gate};
+use super::supervisor::ServerProcess;
+use super::{Error, Postgres, durable_file};
+
+/// How often the end of recovery is looked for. Source: 2 ms costs nothing and is what the
+/// measured promotion latency was reached with.
+const POLL: Duration = Duration::from_millis(2);
+
+/// How a promotion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// The timeline, as asked for.
+    pub timeline: TimelineId,
+    /// Where it began.
+    pub fork: Lsn,
+}
+
+impl Postgres {
+    /// Promotes a sealed standby onto `timeline`. The guard must hold an armed lease of `epoch`.
+    ///
+    /// The gate is closed first. On success `standby.signal` lies under the running primary again (hazards X26), and client
+    /// sessions that were open on the standby are ended unless the options keep them. On any error
+    /// after the promotion was asked for, the server's state is unknown: kill it, and take a new epoch.
+    pub async fn promote(
+        &self,
+        epoch: Epoch,
+        timeline: TimelineId,
+        limit: Duration,
+    ) -> Result<Promotion, Error> {
+        let _turn = self.inner.change.lock().await;
+        self.require_sealed().await?;
+        if self.inputs().gate == Gate::Open {
+            let closed = ConfigInputs {
+                gate: Gate::Closed,
+                ..self.inputs()
+            };
+            self.apply_config_in_turn(&closed).await?;
+        }
+        self.plant_placeholders(timeline).await?;
+        let promoted = self.leave_recovery(epoch, limit).await;
+        // Also after a failure: a left-over one is fatal at the next start.
+        self.remove_placeholders()?;
+        let found = promoted?;
+        if found != timeline {
+            self.kill("promoted onto another timeline").await?;
+            return Err(Error::WrongTimeline {
+                wanted: timeline,
+                found,
+            });
+        }
+        self.put_standby_signal()?;
+        let fork = self.fork_of(timeline)?.ok_or(Error::TimelineTaken {
+            wanted: timeline,
+            why: "its history file is missing".to_owned(),
+        })?;
+        if !self.options().keep_standby_sessions {
+            self.end_client_sessions().await?;
+        }
+        Ok(Promotion { timeline, fork })
+    }
+
+    async fn require_sealed(&self) -> Result<(), Error> {
+        match self.observe().await {
+            PostgresStatus::Standby(standby) => {
+                if standby.receiver.is_some() || standby.follows.is_some() {
+                    return Err(Error::NotSealed {
+                        why: "it still follows a primary".to_owned(),
+                    });
+                }
+                Ok(())
+            }
+            PostgresStatus::Primary(_) => Err(Error::NotSealed {
+                why: "it is a primary already".to_owned(),
+            }),
+            other => Err(Error::NotRunning {
+                why: other.word().to_owned(),
+            }),
+        }
+    }
+
+    /// Makes every number below `timeline` look taken.
+    async fn plant_placeholders(&self, timeline: TimelineId) -> Result<(), Error> {
+        let taken = |why: String| Error::TimelineTaken {
+            wanted: timeline,
+            why,
+        };
+        let known = self.histories()?;
+        if let Some((highest, _)) = known.last()
+            && *highest >= timeline
+        {
+            return Err(taken(format!("timeline {highest} is already known here")));
+        }
+        let control = self.control_data().await?;
+        let own = known
+            .iter()
+            .rev()
+            .find(|(_, text)| !is_placeholder(text))
+            .map_or(control.checkpoint_timeline, |(newest, _)| *newest)
+            .max(control.checkpoint_timeline);
+        if own >= timeline {
+            return Err(taken(format!("it is on timeline {own}")));
+        }
+        for number in own.0 + 1..timeline.0 {
+            let path = self
+                .data_path("pg_wal")
+                .join(TimelineId(number).history_file());
+            if !path.exists() {
+                durable_file::write(&path, placeholder().as_bytes(), 0o600, self.owner())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the promotion and waits for the end of recovery; returns the timeline it is on.
+    async fn leave_recovery(&self, epoch: Epoch, limit: Duration) -> Result<TimelineId, Error> {
+        let session = self.session().await?;
+        durable_file::write(&self.data_path("promote"), b"", 0o600, self.owner())?;
+        if let Err(error) = self.supervisor().promote(epoch.0).await {
+            durable_file::remove(&self.data_path("promote"))?;
+            return Err(error.into());
+        }
+        let begin = Instant::now();
+        let statement = self.limits().statement;
+        loop {
+            let row = session
+                .query_one(statement, "SELECT pg_is_in_recovery()", &[])
+                .await;
+            match row {
+                Ok(row) if !row.get::<_, bool>(0) => break,
+                Ok(_) => {}
+                Err(error) => {
+                    if let ServerProcess::Running { .. } = self.process().await? {
+                        return Err(error);
+                    }
+                    let why = "it ended during its promotion; see its log".to_owned();
+                    return Err(Error::NotRunning { why });
+                }
+            }
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut {
+                    what: "promoting",
+                    limit,
+                });
+            }
+            sleep(POLL).await;
+        }
+        let name = "SELECT substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)";
+        let hex: String = session.query_one(statement, name, &[]).await?.get(0);
+        u32::from_str_radix(&hex, 16)
+            .map(TimelineId)
+            .map_err(|_| Error::ControlData {
+                label: format!("timeline `{hex}`"),
+            })
+    }
+}

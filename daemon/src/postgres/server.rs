@@ -1,0 +1,360 @@
+//! Start as a standby, stop, kill, reload; attach to and detach from an upstream; the gate.
+//!
+//! There is no other start than `start_standby`: a primary is a standby that was promoted.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::config_files;
+use super::data_dir::DataDirKind;
+use super::options::{ConfigInputs, Gate, StopMode, Upstream};
+use super::supervisor::{Program, ServerProcess};
+use super::tool::environment;
+use super::{Error, Postgres, lock, processes, sql};
+
+/// The file the guard appends PostgreSQL's output to.
+const OUTPUT: &str = "postgresql.log";
+
+/// Bytes of output after which the next start begins a new file.
+const OUTPUT_LIMIT: u64 = 64 << 20;
+
+/// How often a wait looks again.
+const STEP: Duration = Duration::from_millis(10);
+
+impl Postgres {
+    /// Starts the server in recovery, with `standby.signal`, and returns once the process exists.
+    ///
+    /// Refused when something unfinished was found. The gate is closed, whatever `inputs` say:
+    /// hot-standby sessions are let in by `open_gate` afterwards.
+    pub async fn start_standby(&self, inputs: &ConfigInputs) -> Result<i32, Error> {
+        let _turn = self.inner.change.lock().await;
+        if let Some(marker) = self.any_marker() {
+            return Err(Error::Unfinished { marker });
+        }
+        self.require_stopped().await?;
+        match self.data_dir_kind().await? {
+            DataDirKind::Adoptable { .. } => {}
+            DataDirKind::Empty => {
+                return Err(Error::Unusable {
+                    why: "it is empty".into(),
+                });
+            }
+            DataDirKind::Unusable { why, .. } => return Err(Error::Unusable { why }),
+        }
+        self.launch(inputs).await
+    }
+
+    /// The start itself; the caller has checked that it may be.
+    pub(super) async fn launch(&self, inputs: &ConfigInputs) -> Result<i32, Error> {
+        let removed = self.remove_placeholders()?;
+        if !removed.is_empty() {
+            tracing::warn!(timelines = ?removed, "left-over placeholder histories removed before the start");
+        }
+        self.put_standby_signal()?;
+        super::durable_file::remove(&self.data_path("recovery.signal"))?;
+        super::durable_file::remove(&self.data_path("promote"))?;
+        let foreign = self.scrub_auto_conf()?;
+        if !foreign.is_empty() {
+            tracing::warn!(names = ?foreign, "managed parameters removed from postgresql.auto.conf");
+        }
+        let mut inputs = inputs.clone();
+        inputs.gate = Gate::Closed;
+        self.write_config(&inputs)?;
+        let control = self.control_data().await?;
+        self.write_foreign_start(&control)?;
+        let output = self.state_path(OUTPUT);
+        self.prepare_output(&output)?;
+        let program = Program {
+            program: self.program("postgres"),
+            args: self.server_arguments(&control),
+            env: environment(&[]),
+            output,
+        };
+        self.drop_session().await;
+        *lock(&self.inner.stopping) = None;
+        let data_dir = self.options().data_dir.clone();
+        Ok(self
+            .supervisor()
+            .start_postmaster(program, data_dir)
+            .await?)
+    }
+
+    /// The output file exists and begins anew when it has grown large; one old one is kept.
+    fn prepare_output(&self, path: &std::path::Path) -> Result<(), Error> {
+        match path.metadata() {
+            Ok(meta) if meta.len() <= OUTPUT_LIMIT => return Ok(()),
+            Ok(_) => {
+                // A log that cannot be put aside is no reason not to start.
+                let _ = std::fs::rename(path, self.state_path(&format!("{OUTPUT}.1")));
+            }
+            Err(_) => {}
+        }
+        super::durable_file::write(path, b"", 0o600, self.owner())
+    }
+
+    /// Where PostgreSQL's output goes.
+    pub fn output_file(&self) -> std::path::PathBuf {
+        self.state_path(OUTPUT)
+    }
+
+    /// Fails unless no process of this server exists.
+    pub(super) async fn require_stopped(&self) -> Result<(), Error> {
+        match self.process().await? {
+            ServerProcess::None => Ok(()),
+            ServerProcess::Running { .. } | ServerProcess::Ending { .. } => Err(Error::IsRunning),
+        }
+    }
+
+    /// What the supervisor says, within the limit of a statement.
+    pub(super) async fn process(&self) -> Result<ServerProcess, Error> {
+        self.process_within(self.limits().statement).await
+    }
+
+    /// What the supervisor says.
+    pub(super) async fn process_within(&self, limit: Duration) -> Result<ServerProcess, Error> {
+        timeout(limit, self.supervisor().status())
+            .await
+            .map_err(|_| Error::TimedOut {
+                what: "asking the guard",
+                limit,
+            })?
+            .map_err(Error::from)
+    }
+
+    /// Waits until the server answers us.
+    pub async fn wait_answering(&self, limit: Duration) -> Result<(), Error> {
+        let begin = Instant::now();
+        loop {
+            if let ServerProcess::None = self.process().await? {
+                let why = "it ended while starting; see its log".to_owned();
+                return Err(Error::NotRunning { why });
+            }
+            if self.session().await.is_ok() {
+                return Ok(());
+            }
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut {
+                    what: "waiting for the server to answer",
+                    limit,
+                });
+            }
+            sleep(STEP).await;
+        }
+    }
+
+    /// Asks the server to stop and waits until no process of it is left.
+    pub async fn stop(&self, mode: StopMode, limit: Duration) -> Result<(), Error> {
+        match self.process().await? {
+            ServerProcess::None => return Ok(()),
+            ServerProcess::Running { pid, .. } => {
+                *lock(&self.inner.stopping) = Some(pid);
+                self.supervisor().stop(mode).await?;
+            }
+            ServerProcess::Ending { .. } => {}
+        }
+        self.drop_session().await;
+        self.wait_stopped(limit).await
+    }
+
+    /// Stops in stages that together end within `budget`: fast, immediate, kill (hazards C5).
+    pub async fn stop_budgeted(&self, budget: Duration) -> Result<StopMode, Error> {
+        if self.stop(StopMode::Fast, budget.mul_f64(0.6)).await.is_ok() {
+            return Ok(StopMode::Fast);
+        }
+        if self
+            .stop(StopMode::Immediate, budget.mul_f64(0.2))
+            .await
+            .is_err()
+        {
+            self.kill("a stop did not end within its budget").await?;
+        }
+        Ok(StopMode::Immediate)
+    }
+
+    /// Kills every process of this server; returns when that is verified.
+    pub async fn kill(&self, reason: &str) -> Result<(), Error> {
+        self.drop_session().await;
+        Ok(self.supervisor().kill(reason).await?)
+    }
+
+    async fn wait_stopped(&self, limit: Duration) -> Result<(), Error> {
+        let begin = Instant::now();
+        while self.process().await? != ServerProcess::None {
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut {
+                    what: "stopping",
+                    limit,
+                });
+            }
+            sleep(STEP).await;
+        }
+        Ok(())
+    }
+
+    /// Asks the server to read its files again, and waits until it has.
+    ///
+    /// The postmaster reads them before any of its children does, so a session of ours that shows a
+    /// newer load time proves that hba is in force as well.
+    pub async fn reload(&self) -> Result<(), Error> {
+        const LOADED: &str = "SELECT (extract(epoch FROM pg_conf_load_time()) * 1000000)::int8";
+        let limit = self.limits().statement;
+        let session = self.session().await?;
+        let before: i64 = session.query_one(limit, LOADED, &[]).await?.get(0);
+        self.supervisor().reload().await?;
+        let begin = Instant::now();
+        loop {
+            let now: i64 = session.query_one(limit, LOADED, &[]).await?.get(0);
+            if now > before {
+                return Ok(());
+            }
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut {
+                    what: "reloading",
+                    limit,
+                });
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Writes the files and, if the server runs, reloads them.
+    pub async fn apply_config(&self, inputs: &ConfigInputs) -> Result<(), Error> {
+        let _turn = self.inner.change.lock().await;
+        self.apply_config_in_turn(inputs).await
+    }
+
+    pub(super) async fn apply_config_in_turn(&self, inputs: &ConfigInputs) -> Result<(), Error> {
+        self.write_config(inputs)?;
+        match self.process().await? {
+            ServerProcess::Running { .. } => self.reload().await,
+            ServerProcess::None | ServerProcess::Ending { .. } => Ok(()),
+        }
+    }
+
+    /// Follows an upstream. The caller has proved that our WAL is on its line (DESIGN section 7).
+    pub async fn attach(&self, upstream: Upstream) -> Result<(), Error> {
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..self.inputs()
+        };
+        self.apply_config(&inputs).await
+    }
+
+    /// Stops following: clears conninfo and restore_command, and waits until no walreceiver process
+    /// exists and the startup process has gone round its loop under the new configuration.
+    ///
+    /// Afterwards `observe` says when the end of WAL is proven (hazards B1 to B5).
+    pub async fn detach(&self, limit: Duration) -> Result<(), Error> {
+        let _turn = self.inner.change.lock().await;
+        let inputs = ConfigInputs {
+            upstream: None,
+            restore_command: None,
+            ..self.inputs()
+        };
+        self.apply_config_in_turn(&inputs).await?;
+        let ServerProcess::Running { pid, .. } = self.process().await? else {
+            return Ok(()); // a stopped server is detached by its files
+        };
+        let begin = Instant::now();
+        let before = processes::startup_turns(pid);
+        loop {
+            // Once the startup process is in its retry wait after the reload, the next thing it
+            // does is to read the new configuration; it cannot ask for a receiver before that.
+            // Where it waits for something else (apply delay, conflict), two sleeps prove the same.
+            let turned = match (before, processes::startup_turns(pid)) {
+                (Some((was, before)), Some((is, now))) => was != is || now >= before + 2,
+                _ => false,
+            };
+            let asked_nobody = turned || self.startup_retries().await.unwrap_or(false);
+            if asked_nobody && processes::receiver(pid).is_none() {
+                return Ok(());
+            }
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut {
+                    what: "waiting for the walreceiver to end",
+                    limit,
+                });
+            }
+            sleep(STEP).await;
+        }
+    }
+
+    /// Whether the startup process sits in the wait that means "nothing more, I look again soon".
+    async fn startup_retries(&self) -> Result<bool, Error> {
+        let session = self.session().await?;
+        let row = session
+            .query_one(self.limits().observe, sql::STARTUP_WAIT, &[])
+            .await?;
+        let event: Option<String> = row.get(0);
+        Ok(event.is_some_and(|event| self.major().retry_wait_events().contains(&event.as_str())))
+    }
+
+    /// Sets `synchronous_standby_names`; proof that it is in force is the caller's (hazards A4).
+    pub async fn set_sync_names(&self, names: &str) -> Result<(), Error> {
+        let inputs = ConfigInputs {
+            sync_names: names.to_owned(),
+            ..self.inputs()
+        };
+        self.apply_config(&inputs).await
+    }
+
+    /// Lets clients in.
+    pub async fn open_gate(&self) -> Result<(), Error> {
+        self.apply_config(&ConfigInputs {
+            gate: Gate::Open,
+            ..self.inputs()
+        })
+        .await
+    }
+
+    /// Lets no new client in. Sessions already open stay; see `end_client_sessions`.
+    pub async fn close_gate(&self) -> Result<(), Error> {
+        self.apply_config(&ConfigInputs {
+            gate: Gate::Closed,
+            ..self.inputs()
+        })
+        .await
+    }
+
+    /// Ends every client session but ours; returns how many were told to end.
+    pub async fn end_client_sessions(&self) -> Result<u64, Error> {
+        let session = self.session().await?;
+        let row = session
+            .query_one(self.limits().statement, sql::END_CLIENT_SESSIONS, &[])
+            .await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+    }
+
+    /// CHECKPOINT, in a session of its own, because it may take long.
+    pub async fn checkpoint(&self, limit: Duration) -> Result<(), Error> {
+        self.connect_to("postgres", limit)
+            .await?
+            .batch(limit, "CHECKPOINT")
+            .await
+    }
+
+    /// Managed parameters that come from somewhere else than our files (DESIGN 5.6): they are
+    /// removed from `postgresql.auto.conf`, and named for the event.
+    pub async fn take_foreign_settings(&self) -> Result<Vec<String>, Error> {
+        let session = self.session().await?;
+        let own = self.state_path("postgresql.conf").display().to_string();
+        let rows = session
+            .query(
+                self.limits().statement,
+                sql::FOREIGN_SETTINGS,
+                &[&config_files::MANAGED, &own],
+            )
+            .await?;
+        let mut names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        for name in self.scrub_auto_conf()? {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            self.reload().await?;
+        }
+        Ok(names)
+    }
+}

@@ -1,0 +1,345 @@
+//! Raft's messages to the other voters, over gRPC.
+//!
+//! `new_client` is awaited inside the Raft core for every confirmation round, so it only copies a
+//! channel that connects by itself. No call is repeated below openraft.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster_core::model::lease::LeaseTimes;
+use cluster_proto::v1;
+use cluster_proto::v1::raft_client::RaftClient;
+use openraft::error::{
+    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
+    VoteRequest, VoteResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use super::codec;
+use super::failure::Failure;
+use super::handshake::{Call, ClusterSecret, PROOF_KEY, SeenMarks};
+use super::log_store::LogStore;
+use super::mark::StoreMark;
+use super::silence::Silence;
+use super::types::{Identity, PeerNode, TypeConfig};
+
+/// Lets a test lose messages between two nodes. Production has none.
+pub trait LinkFaults: Send + Sync + 'static {
+    /// Whether a message from node `from` reaches node `to`.
+    fn delivers(&self, from: u64, to: u64) -> bool;
+}
+
+/// Everything a message to a peer needs; shared by all clients of this process.
+pub struct Links {
+    /// Who we are.
+    pub identity: Identity,
+    /// The cluster's secret.
+    pub secret: ClusterSecret,
+    /// TLS towards peers, when configured.
+    pub tls: Option<ClientTlsConfig>,
+    /// The lease preset's times.
+    pub times: LeaseTimes,
+    /// Our own store, for its mark.
+    pub store: LogStore,
+    /// How far peers' stores were seen.
+    pub seen: Arc<SeenMarks>,
+    /// Whether we may send.
+    pub silence: Arc<Silence>,
+    /// Told when a peer proves that our store was rolled back.
+    pub failure: Failure,
+    /// Lost messages, in tests.
+    pub faults: Option<Arc<dyn LinkFaults>>,
+    /// One channel an address.
+    pub channels: Arc<Channels>,
+}
+
+/// Channels that connect when first used, one an address.
+#[derive(Debug, Default)]
+pub struct Channels {
+    by_address: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Channels {
+    /// The channel to `address`; makes no connection.
+    ///
+    /// # Errors
+    /// The address is no `host:port`, or the certificates do not fit.
+    pub fn to(
+        &self,
+        address: &str,
+        tls: Option<&ClientTlsConfig>,
+        times: &LeaseTimes,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let mut channels = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        // A connection to a host that vanished must be given up in about one election, or the link
+        // stays dead for many seconds after the host is back.
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
+            .tcp_nodelay(true)
+            .connect_timeout(times.election_max)
+            .http2_keep_alive_interval(times.election_max)
+            .keep_alive_timeout(times.election_max)
+            .keep_alive_while_idle(true);
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls.clone())?;
+        }
+        let channel = endpoint.connect_lazy();
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+impl From<StoreMark> for v1::StoreMark {
+    fn from(mark: StoreMark) -> v1::StoreMark {
+        v1::StoreMark { boot: mark.boot, nonce: mark.nonce, sequence: mark.sequence }
+    }
+}
+
+impl From<v1::StoreMark> for StoreMark {
+    fn from(mark: v1::StoreMark) -> StoreMark {
+        StoreMark { boot: mark.boot, nonce: mark.nonce, sequence: mark.sequence }
+    }
+}
+
+impl Links {
+    /// A peer says how far it has seen our store; fails this member for ever if that cannot be.
+    ///
+    /// # Errors
+    /// The sentence with which it failed.
+    pub fn check_own_mark(&self, peer: u64, seen: StoreMark) -> Result<(), String> {
+        if !seen.contradicts(self.store.opened_at(), self.store.mark()) {
+            return Ok(());
+        }
+        let why = format!(
+            "the Raft store of this member was rolled back: node {peer} has seen {seen:?}, the \
+             store shows {:?}; it must not vote again under id {}. Move the raft directory aside, \
+             start clusterd again, and run `clusterctl members replace` for this member",
+            self.store.mark(),
+            self.identity.node_id
+        );
+        self.failure.fail(&why);
+        Err(why)
+    }
+
+    fn delivers(&self, from: u64, to: u64) -> bool {
+        self.faults.as_ref().is_none_or(|faults| faults.delivers(from, to))
+    }
+}
+
+/// The factory openraft asks for clients.
+pub struct Network {
+    /// Shared by all clients.
+    pub links: Arc<Links>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Peer {
+        let links = Arc::clone(&self.links);
+        let channel = links
+            .channels
+            .to(&node.address, links.tls.as_ref(), &links.times)
+            .map_err(|error| format!("cannot reach {node}: {error}"));
+        Peer { links, target, channel }
+    }
+}
+
+/// The client of one peer.
+pub struct Peer {
+    links: Arc<Links>,
+    target: u64,
+    channel: Result<Channel, String>,
+}
+
+/// Which call of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Entries or a heartbeat.
+    AppendEntries,
+    /// A request for a vote.
+    Vote,
+    /// A piece of a snapshot.
+    InstallSnapshot,
+}
+
+impl Method {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::AppendEntries => "AppendEntries",
+            Method::Vote => "Vote",
+            Method::InstallSnapshot => "InstallSnapshot",
+        }
+    }
+
+    fn kind(self) -> RPCTypes {
+        match self {
+            Method::AppendEntries => RPCTypes::AppendEntries,
+            Method::Vote => RPCTypes::Vote,
+            Method::InstallSnapshot => RPCTypes::InstallSnapshot,
+        }
+    }
+}
+
+type CallError<E> = RPCError<u64, PeerNode, RaftError<u64, E>>;
+
+impl Peer {
+    async fn call<Q, A, E>(
+        &self,
+        method: Method,
+        message: &Q,
+        limit: Duration,
+    ) -> Result<A, CallError<E>>
+    where
+        Q: Serialize,
+        A: Serialize + DeserializeOwned,
+        E: std::error::Error,
+    {
+        let own = self.links.identity.node_id;
+        let timed_out = || {
+            RPCError::Timeout(Timeout {
+                action: method.kind(),
+                id: own,
+                target: self.target,
+                timeout: limit,
+            })
+        };
+        if !self.links.delivers(own, self.target) {
+            tokio::time::sleep(limit).await;
+            return Err(timed_out());
+        }
+        let payload = codec::to_json(message).map_err(|error| unreachable(&error))?;
+        let reply = match tokio::time::timeout(limit, self.send(method, payload)).await {
+            Err(_elapsed) => return Err(timed_out()),
+            Ok(Err(error)) => return Err(unreachable(&error)),
+            Ok(Ok(reply)) => reply,
+        };
+        if !self.links.delivers(self.target, own) {
+            tokio::time::sleep(limit).await;
+            return Err(timed_out());
+        }
+        if let Some(seen) = reply.seen {
+            self.links
+                .check_own_mark(self.target, seen.into())
+                .map_err(|why| unreachable(&io::Error::other(why)))?;
+        }
+        if let Some(mark) = reply.mark {
+            self.links.seen.note(self.target, mark.into());
+        }
+        codec::from_json(&reply.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        payload: Vec<u8>,
+    ) -> impl Future<Output = io::Result<v1::RaftReply>> + use<> {
+        let request = self.request(method, payload);
+        let channel = self.channel.clone().map_err(io::Error::other);
+        async move {
+            let mut client = RaftClient::new(channel?);
+            let reply = match method {
+                Method::AppendEntries => client.append_entries(request?).await,
+                Method::Vote => client.vote(request?).await,
+                Method::InstallSnapshot => client.install_snapshot(request?).await,
+            };
+            reply.map(tonic::Response::into_inner).map_err(io::Error::other)
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        payload: Vec<u8>,
+    ) -> io::Result<tonic::Request<v1::RaftRequest>> {
+        let Identity { cluster_id, generation, node_id, .. } = &self.links.identity;
+        let proof = self.links.secret.proof(&Call {
+            cluster_id,
+            generation: *generation,
+            from: &node_id.to_string(),
+            to: &self.target.to_string(),
+            method: method.name(),
+        });
+        let mut request = tonic::Request::new(v1::RaftRequest {
+            cluster_id: cluster_id.clone(),
+            generation: *generation,
+            from: *node_id,
+            to: self.target,
+            mark: Some(self.links.store.mark().into()),
+            seen: Some(self.links.seen.of(self.target).into()),
+            payload,
+        });
+        let proof = proof.parse().map_err(io::Error::other)?;
+        request.metadata_mut().insert(PROOF_KEY, proof);
+        Ok(request)
+    }
+}
+
+/// `Unreachable` makes openraft wait for [`Peer::backoff`]; a `NetworkError` it would repeat at once.
+fn unreachable<E: std::error::Error>(error: &(impl std::error::Error + 'static)) -> CallError<E> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl RaftNetwork<TypeConfig> for Peer {
+    async fn append_entries(
+        &mut self,
+        message: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, PeerNode, RaftError<u64>>> {
+        let sent = Instant::now();
+        if !self.links.silence.may_send(sent) {
+            return Err(unreachable(&io::Error::other("silent: a quorum has not answered lately")));
+        }
+        let answer: AppendEntriesResponse<u64> =
+            self.call(Method::AppendEntries, &message, option.hard_ttl()).await?;
+        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            self.links.silence.acknowledged(message.vote, self.target, sent);
+        }
+        Ok(answer)
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        message: InstallSnapshotRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<
+        InstallSnapshotResponse<u64>,
+        RPCError<u64, PeerNode, RaftError<u64, InstallSnapshotError>>,
+    > {
+        if !self.links.silence.may_send(Instant::now()) {
+            return Err(unreachable(&io::Error::other("silent: a quorum has not answered lately")));
+        }
+        let answer: Result<InstallSnapshotResponse<u64>, InstallSnapshotError> =
+            self.call(Method::InstallSnapshot, &message, option.hard_ttl()).await?;
+        answer.map_err(|error| {
+            RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(error)))
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        message: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RPCError<u64, PeerNode, RaftError<u64>>> {
+        self.call(Method::Vote, &message, option.hard_ttl()).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        // The library's 500 ms is longer than a whole election of the `fast` preset.
+        Backoff::new(std::iter::repeat(self.links.times.heartbeat))
+    }
+}

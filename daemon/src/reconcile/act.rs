@@ -1,0 +1,556 @@
+//! One action at a time: carries out what `decide_member` said, and tells the loop how it ended.
+//!
+//! Holds no rule. Each action can be dropped at any await (a fence pre-empts it): what must survive
+//! that is made durable before the step it protects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_core::change::Command;
+use cluster_core::decide::Action;
+use cluster_core::model::lease::LeaseTimes;
+use cluster_core::model::member::SealReport;
+use cluster_core::model::view::{Marker, Seen};
+use cluster_core::model::{
+    ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
+    TimelineId,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::board::{LeaseView, Propose, ProposeError};
+use crate::lease::{LeaseKeeper, now};
+use crate::postgres::{
+    self, ConfigInputs, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
+    Upstream, WantedSlot, slot_name,
+};
+
+use super::durable::{self, DurableRecord};
+use super::observe::observe;
+
+/// Waiting for the receiver to go.
+const DETACH_LIMIT: Duration = Duration::from_secs(10);
+/// A promotion that takes longer is given up: the epoch is used.
+const PROMOTE_LIMIT: Duration = Duration::from_secs(30);
+/// A checkpoint before a hand-over.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(25);
+/// The target of a hand-over catches up after writers are gone.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// A clean stop, then immediate, then kill.
+const STOP_BUDGET: Duration = Duration::from_secs(60);
+/// How long a rewound server may take to reach consistency.
+const REWOUND_START_LIMIT: Duration = Duration::from_secs(120);
+/// The source of a rewind has its first checkpoint by then.
+const SOURCE_CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
+/// One attempt to tell the leader.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
+/// How often a wait looks again.
+const STEP: Duration = Duration::from_millis(5);
+
+/// Why an action did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// PostgreSQL or one of its tools.
+    #[error("could not {doing}")]
+    Postgres {
+        /// What was tried.
+        doing: &'static str,
+        /// How it failed.
+        #[source]
+        source: postgres::Error,
+    },
+    /// The durable record.
+    #[error("could not keep a promise")]
+    Durable(#[from] durable::Error),
+    /// The leader.
+    #[error("could not tell the leader")]
+    Propose(#[from] ProposeError),
+    /// The guard.
+    #[error("the guard did not do it: {0}")]
+    Guard(String),
+    /// Something needed is not known.
+    #[error("{0}")]
+    Unknown(String),
+    /// Not in time.
+    #[error("{what} took longer than {limit:?}")]
+    TimedOut {
+        /// What.
+        what: &'static str,
+        /// How long it may take.
+        limit: Duration,
+    },
+}
+
+fn doing(what: &'static str) -> impl FnOnce(postgres::Error) -> Error {
+    move |source| Error::Postgres { doing: what, source }
+}
+
+/// What the loop must remember of an action that ended well.
+#[derive(Debug)]
+pub enum Done {
+    /// Nothing.
+    Plain,
+    /// The end of WAL of the stopped server.
+    Sealed(SealReport),
+    /// Stopped because it had diverged.
+    NeedsRewind,
+    /// It follows the primary's line again, as a new incarnation.
+    Rejoined {
+        /// The request that asked for it, if any.
+        request: Option<RequestId>,
+    },
+    /// Only a clone cures it.
+    RewindImpossible,
+    /// Roles and slots are there.
+    Prepared(Epoch),
+    /// Writers are gone and the target has everything.
+    Drained(RequestId, Lsn),
+    /// Clients are back.
+    Undrained,
+    /// A request was carried out.
+    RequestDone(RequestId),
+}
+
+/// Everything an action needs; cheap to clone.
+#[derive(Clone)]
+pub struct Actor {
+    /// Own name.
+    pub me: MemberName,
+    /// The server.
+    pub postgres: Postgres,
+    /// Its guard.
+    pub guard: Arc<GuardSupervisor>,
+    /// The durable record.
+    pub durable: DurableRecord,
+    /// The lease.
+    pub lease: LeaseKeeper,
+    /// The way to the leader.
+    pub proposer: Arc<dyn Propose>,
+    /// The merged reports, to see how far a source is.
+    pub merged: watch::Receiver<Arc<std::collections::BTreeMap<MemberName, Seen>>>,
+}
+
+/// What was true when the action was decided.
+#[derive(Clone)]
+pub struct Context {
+    /// The applied truth.
+    pub state: Arc<ClusterState>,
+    /// Times in force.
+    pub times: LeaseTimes,
+    /// The newest flush position seen while PostgreSQL was primary here, and its timeline.
+    pub last_flush: Option<(TimelineId, Lsn)>,
+    /// Told about the bytes of long work.
+    pub progress: watch::Sender<Progress>,
+}
+
+impl Actor {
+    /// Carries out one action.
+    ///
+    /// # Errors
+    /// [`Error`]; the loop looks again and decides anew.
+    pub async fn perform(&self, action: Action, context: Context) -> Result<Done, Error> {
+        match action {
+            Action::Idle => Ok(Done::Plain),
+            Action::Initdb => self.initdb().await,
+            Action::Adopt => self.new_incarnation().await.map(|_| Done::Plain),
+            Action::Promise { epoch } => {
+                self.durable.change(move |kept| kept.min_epoch = kept.min_epoch.max(epoch)).await?;
+                Ok(Done::Plain)
+            }
+            Action::Detach { .. } => {
+                self.postgres.detach(DETACH_LIMIT).await.map_err(doing("stop receiving WAL"))?;
+                Ok(Done::Plain)
+            }
+            Action::ReadEndOfWal { target } => self.read_end_of_wal(target, &context).await,
+            Action::StartSealed => {
+                let inputs = self.inputs(&context.state);
+                self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+                Ok(Done::Plain)
+            }
+            Action::Attach { to, epoch } => self.attach(&to, epoch, &context).await,
+            Action::StopDiverged => {
+                self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+                Ok(Done::NeedsRewind)
+            }
+            Action::Rewind { from, epoch } => self.rewind(&from, epoch, &context).await,
+            Action::Clone { from, epoch, request } => {
+                self.clone_from(&from, epoch, request, context).await
+            }
+            Action::Promote { epoch, timeline, start } => {
+                self.promote(epoch, timeline, start, &context).await
+            }
+            Action::Prepare { epoch } => self.prepare(epoch, &context.state).await,
+            Action::Tell(command) => self.tell(*command).await,
+            Action::RestoreSignal => {
+                self.postgres.put_standby_signal().map_err(doing("write standby.signal"))?;
+                Ok(Done::Plain)
+            }
+            Action::Open { .. } => {
+                self.postgres.open_gate().await.map_err(doing("let clients in"))?;
+                Ok(Done::Plain)
+            }
+            Action::Drain { request, to } => self.drain(request, &to).await,
+            Action::Undrain => {
+                self.postgres.open_gate().await.map_err(doing("let clients in"))?;
+                Ok(Done::Undrained)
+            }
+            Action::MarkUsed { epoch } => self.mark_used(epoch).await.map(|()| Done::Plain),
+            Action::Fence { why } => self.fence(&why, &context.state).await,
+            Action::KillForeign => {
+                self.guard.kill_foreign().await.map_err(|error| Error::Guard(error.to_string()))?;
+                Ok(Done::Plain)
+            }
+            Action::RestartStandby { request } => {
+                self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+                let inputs = self.inputs(&context.state);
+                self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+                Ok(Done::RequestDone(request))
+            }
+            Action::Reload { request } => {
+                let before = self.postgres.inputs();
+                let inputs = ConfigInputs {
+                    upstream: before.upstream,
+                    sync_names: before.sync_names,
+                    gate: before.gate,
+                    ..self.inputs(&context.state)
+                };
+                self.postgres.apply_config(&inputs).await.map_err(doing("reload PostgreSQL"))?;
+                Ok(Done::RequestDone(request))
+            }
+        }
+    }
+
+    /// Configuration of a sealed standby: no upstream, the fence, the gate closed.
+    fn inputs(&self, state: &ClusterState) -> ConfigInputs {
+        let members = state
+            .members
+            .iter()
+            .filter(|(name, member)| **name != self.me && member.kind == MemberKind::Database)
+            .filter_map(|(name, member)| hba_address(name, &member.addresses.postgres))
+            .collect();
+        ConfigInputs { parameters: state.settings.parameters.clone(), members, ..ConfigInputs::default() }
+    }
+
+    async fn new_incarnation(&self) -> Result<Incarnation, Error> {
+        let incarnation = Incarnation(rand::random());
+        self.durable
+            .change(move |kept| {
+                kept.incarnation = Some(incarnation);
+                kept.marker = None;
+                kept.promoted = Epoch::NONE;
+            })
+            .await?;
+        Ok(incarnation)
+    }
+
+    async fn initdb(&self) -> Result<Done, Error> {
+        self.durable.change(|kept| kept.marker = Some(Marker::Initdb)).await?;
+        self.postgres.initdb().await.map_err(doing("make the first data directory"))?;
+        self.new_incarnation().await?;
+        Ok(Done::Plain)
+    }
+
+    /// The end of WAL of a former primary, read from its files: from its last known flush position
+    /// if that is the beginning of something, else from its last checkpoint.
+    async fn read_end_of_wal(&self, target: Epoch, context: &Context) -> Result<Done, Error> {
+        let kept = self.durable.get();
+        let incarnation =
+            kept.incarnation.ok_or_else(|| Error::Unknown("no data directory".to_owned()))?;
+        let control = self.postgres.control_data().await.map_err(doing("read the control file"))?;
+        let promoted = context.state.ledger.of_epoch(kept.promoted).map(|entry| entry.timeline);
+        let own = match promoted {
+            Some(timeline) => {
+                let fork = self.postgres.fork_of(timeline).map_err(doing("read the history"))?;
+                fork.map(|fork| (timeline, fork))
+            }
+            None => None,
+        };
+        let timeline = own.map_or(control.checkpoint_timeline, |(timeline, _)| timeline);
+        let checkpoint = control.redo.max(own.map_or(Lsn::ZERO, |(_, fork)| fork));
+        let mut end = None;
+        if let Some((seen, flushed)) = context.last_flush
+            && seen == timeline
+        {
+            end = self.postgres.end_of_wal_on_disk(flushed, timeline).await.ok();
+        }
+        let end = match end {
+            Some(end) => end,
+            None => self
+                .postgres
+                .end_of_wal_on_disk(checkpoint, timeline)
+                .await
+                .map_err(doing("read the end of WAL"))?,
+        };
+        let member = self.me.clone();
+        Ok(Done::Sealed(SealReport { member, incarnation, target, timeline, end, is_running: false }))
+    }
+
+    fn upstream(&self, to: &MemberName, epoch: Epoch, state: &ClusterState) -> Result<Upstream, Error> {
+        let address = state
+            .members
+            .get(to)
+            .map(|member| member.addresses.postgres.clone())
+            .unwrap_or_default();
+        let (host, port) = address
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+            .ok_or_else(|| Error::Unknown(format!("where {to}'s PostgreSQL listens is not known")))?;
+        let incarnation = self
+            .durable
+            .get()
+            .incarnation
+            // A clone has none yet; the name it streams the copy under is in no rule.
+            .unwrap_or(Incarnation(0));
+        Ok(Upstream { member: to.clone(), host, port, epoch, incarnation, slot: Some(slot_name(&self.me)) })
+    }
+
+    async fn attach(&self, to: &MemberName, epoch: Epoch, context: &Context) -> Result<Done, Error> {
+        let upstream = self.upstream(to, epoch, &context.state)?;
+        // Following e is a promise too: nothing older is ever acknowledged again.
+        let kept = self
+            .durable
+            .change(move |kept| {
+                kept.min_epoch = kept.min_epoch.max(epoch);
+                kept.promoted = Epoch::NONE;
+            })
+            .await?;
+        if kept.min_epoch > epoch {
+            return Err(Error::Unknown(format!("a newer epoch than {epoch} was promised")));
+        }
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            gate: Gate::Open,
+            ..self.inputs(&context.state)
+        };
+        self.postgres.apply_config(&inputs).await.map_err(doing("follow the primary"))?;
+        Ok(Done::Plain)
+    }
+
+    async fn rewind(&self, from: &MemberName, epoch: Epoch, context: &Context) -> Result<Done, Error> {
+        let upstream = self.upstream(from, epoch, &context.state)?;
+        self.wait_for_checkpoint(from, epoch).await?;
+        let control = self.postgres.control_data().await.map_err(doing("read the control file"))?;
+        let timeline = control.min_recovery_timeline.unwrap_or(control.checkpoint_timeline);
+        let reign = context.state.followable();
+        let target = reign.map(|reign| reign.timeline).unwrap_or(timeline);
+        let fork = match context.state.ledger.relation(timeline, control.min_recovery_end, target) {
+            cluster_core::model::ledger::Relation::Diverged { fork } => fork,
+            _ => return Err(Error::Unknown("it has not diverged".to_owned())),
+        };
+        match self.postgres.rewind(&upstream, timeline, fork).await {
+            Ok(outcome) => {
+                tracing::info!(?outcome, "rewound");
+                self.new_incarnation().await?;
+                self.start_rewound(from, epoch, context).await?;
+                Ok(Done::Rejoined { request: None })
+            }
+            Err(postgres::Error::NeedsClone { why }) => {
+                tracing::warn!(why, "a rewind is not possible");
+                Ok(Done::RewindImpossible)
+            }
+            Err(source) => Err(Error::Postgres { doing: "rewind", source }),
+        }
+    }
+
+    /// The first start after a rewind has the upstream at once: the directory is consistent only at a
+    /// position whose WAL lies at the source alone. pg_rewind itself has put it on that line.
+    async fn start_rewound(
+        &self,
+        from: &MemberName,
+        epoch: Epoch,
+        context: &Context,
+    ) -> Result<(), Error> {
+        let upstream = self.upstream(from, epoch, &context.state)?;
+        let inputs = ConfigInputs { upstream: Some(upstream), ..self.inputs(&context.state) };
+        self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+        let answers = self.postgres.wait_answering(REWOUND_START_LIMIT).await;
+        answers.map_err(doing("wait for the rewound server"))?;
+        self.attach(from, epoch, context).await.map(drop)
+    }
+
+    /// Until the source says that it has completed a checkpoint in this epoch.
+    async fn wait_for_checkpoint(&self, from: &MemberName, epoch: Epoch) -> Result<(), Error> {
+        let mut merged = self.merged.clone();
+        let limit = SOURCE_CHECKPOINT_LIMIT;
+        let seen = merged.wait_for(|reports| {
+            reports.get(from).is_some_and(|seen| seen.report.checkpointed >= epoch)
+        });
+        match timeout(limit, seen).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_closed)) => Err(Error::Unknown("this daemon is stopping".to_owned())),
+            Err(_elapsed) => Err(Error::TimedOut { what: "the checkpoint of the source", limit }),
+        }
+    }
+
+    async fn clone_from(
+        &self,
+        from: &MemberName,
+        epoch: Epoch,
+        request: Option<RequestId>,
+        context: Context,
+    ) -> Result<Done, Error> {
+        let upstream = self.upstream(from, epoch, &context.state)?;
+        let upstream = Upstream { slot: None, ..upstream };
+        self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+        let inputs = self.inputs(&context.state);
+        self.postgres.apply_config(&inputs).await.map_err(doing("write the configuration"))?;
+        self.postgres.clone_from(&upstream, context.progress).await.map_err(doing("clone"))?;
+        self.new_incarnation().await?;
+        Ok(Done::Rejoined { request })
+    }
+
+    /// `used` durable, guard armed, promote; the order is the point.
+    async fn promote(
+        &self,
+        epoch: Epoch,
+        timeline: TimelineId,
+        start: Lsn,
+        context: &Context,
+    ) -> Result<Done, Error> {
+        self.durable
+            .change(move |kept| {
+                kept.used = kept.used.max(epoch);
+                kept.promoted = epoch;
+            })
+            .await?;
+        self.wait_until_armed(epoch, context.times.renew * 4).await?;
+        if !self.lease.holder().may_promote(epoch, now(), &context.times) {
+            return self.give_up(format!("the lease of epoch {epoch} is not fresh")).await;
+        }
+        let is_k0 = context
+            .state
+            .live_rules
+            .iter()
+            .rev()
+            .find(|rule| rule.epoch == epoch)
+            .is_some_and(|rule| rule.k == 0);
+        let sync_names = if is_k0 { String::new() } else { FENCE.to_owned() };
+        let inputs = ConfigInputs { sync_names, ..self.inputs(&context.state) };
+        let promoted = async {
+            self.postgres.apply_config(&inputs).await?;
+            self.postgres.promote(epoch, timeline, PROMOTE_LIMIT).await
+        };
+        match promoted.await {
+            Ok(promotion) if promotion.fork == start => Ok(Done::Plain),
+            Ok(promotion) => {
+                self.give_up(format!("it forked at {}, not at {start}", promotion.fork)).await
+            }
+            Err(source) => {
+                tracing::warn!(error = %source, "the promotion failed; the server is killed");
+                let _ = self.postgres.kill("a promotion failed").await;
+                Err(Error::Postgres { doing: "promote", source })
+            }
+        }
+    }
+
+    async fn give_up(&self, why: String) -> Result<Done, Error> {
+        let _ = self.postgres.kill(&why).await;
+        Err(Error::Unknown(why))
+    }
+
+    /// The lease thread arms the guard with every confirmed renewal.
+    async fn wait_until_armed(&self, epoch: Epoch, limit: Duration) -> Result<(), Error> {
+        let begin = Instant::now();
+        loop {
+            if observe(&self.postgres, &self.guard).await.set.armed == Some(epoch) {
+                return Ok(());
+            }
+            if begin.elapsed() > limit {
+                return Err(Error::TimedOut { what: "arming the guard", limit });
+            }
+            sleep(STEP).await;
+        }
+    }
+
+    /// The first primary of a cluster makes the roles; every primary has a slot for every member.
+    async fn prepare(&self, epoch: Epoch, state: &ClusterState) -> Result<Done, Error> {
+        if state.ledger.entries.len() == 1 {
+            self.postgres.create_roles().await.map_err(doing("create the roles"))?;
+        }
+        let wanted = wanted_slots(&self.me, state, &[]);
+        self.postgres.apply_slots(&wanted).await.map_err(doing("make the slots"))?;
+        Ok(Done::Prepared(epoch))
+    }
+
+    async fn tell(&self, command: Command) -> Result<Done, Error> {
+        match timeout(TELL_LIMIT, self.proposer.propose(command)).await {
+            Ok(told) => told.map(|()| Done::Plain).map_err(Error::from),
+            Err(_elapsed) => Err(Error::TimedOut { what: "telling the leader", limit: TELL_LIMIT }),
+        }
+    }
+
+    async fn mark_used(&self, epoch: Epoch) -> Result<(), Error> {
+        self.durable.change(move |kept| kept.used = kept.used.max(epoch)).await?;
+        Ok(())
+    }
+
+    /// Whatever this member holds is used up first, so that no restart can promote again.
+    async fn fence(&self, why: &str, state: &ClusterState) -> Result<Done, Error> {
+        let held = state.reign.as_ref().filter(|reign| reign.holder == self.me);
+        if let Some(reign) = held {
+            let epoch = reign.epoch;
+            // The kill must not wait for a disk that is the very reason for it.
+            let marked = timeout(Duration::from_millis(200), self.mark_used(epoch)).await;
+            if !matches!(marked, Ok(Ok(()))) {
+                tracing::warn!(%epoch, "could not mark the epoch as used before the kill");
+            }
+        }
+        let _ = self.postgres.cancel_tools().await;
+        self.postgres.kill(why).await.map_err(doing("kill PostgreSQL"))?;
+        Ok(Done::Plain)
+    }
+
+    /// Checkpoint first, while clients still write; then the gap begins.
+    async fn drain(&self, request: RequestId, to: &MemberName) -> Result<Done, Error> {
+        self.postgres.checkpoint(CHECKPOINT_LIMIT).await.map_err(doing("checkpoint"))?;
+        self.postgres.close_gate().await.map_err(doing("keep clients out"))?;
+        self.postgres.end_client_sessions().await.map_err(doing("end client sessions"))?;
+        let begin = Instant::now();
+        loop {
+            let looked = observe(&self.postgres, &self.guard).await;
+            let PostgresStatus::Primary(primary) = looked.postgres else {
+                return Err(Error::Unknown("it is no primary any more".to_owned()));
+            };
+            let prefix = format!("{to}~");
+            let has_all = primary.senders.iter().any(|sender| {
+                sender.application_name.starts_with(&prefix) && sender.flushed >= primary.flushed
+            });
+            if has_all {
+                return Ok(Done::Drained(request, primary.flushed));
+            }
+            if begin.elapsed() > DRAIN_LIMIT {
+                return Err(Error::TimedOut { what: "draining", limit: DRAIN_LIMIT });
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+fn hba_address(name: &MemberName, address: &str) -> Option<MemberAddress> {
+    let (host, _port) = address.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let mut addresses: Vec<std::net::IpAddr> = host.parse().into_iter().collect();
+    // Between loopback addresses of one host every connection comes from the first of them.
+    let first = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    if addresses.iter().any(|address| address.is_loopback() && *address != first) {
+        addresses.push(first);
+    }
+    let host_name = addresses.is_empty().then(|| host.to_owned());
+    Some(MemberAddress { member: name.clone(), addresses, host_name })
+}
+
+/// A slot for every other member with a PostgreSQL, moved along to where that member is known to be.
+pub fn wanted_slots(
+    me: &MemberName,
+    state: &ClusterState,
+    reached: &[(MemberName, Lsn)],
+) -> Vec<WantedSlot> {
+    state
+        .databases()
+        .filter(|(name, _)| *name != me)
+        .map(|(name, _)| WantedSlot {
+            name: slot_name(name),
+            reached: reached.iter().find(|(known, _)| known == name).map(|(_, lsn)| *lsn),
+        })
+        .collect()
+}

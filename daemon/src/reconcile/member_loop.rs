@@ -1,0 +1,540 @@
+//! The member's loop: look, decide, act, tell. One thing a turn.
+//!
+//! A turn is quick. What takes long runs as one task; the loop goes on looking meanwhile, and the
+//! only thing that may interrupt that task is a fence.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_core::decide::{Action, MemberVerdict, Reason, decide_member, wants_renewal};
+use cluster_core::model::lease::{LeaseTimes, Moment};
+use cluster_core::model::member::{Addresses, Busy, SealReport, Tags};
+use cluster_core::model::view::{Durable, MemberView, ProcessSet, Seen};
+use cluster_core::model::{
+    Epoch, Lsn, MemberName, MemberReport, NodeId, PostgresStatus, RequestId, TimelineId,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::board::{LeaseView, VerdictLine};
+use crate::guard_client::Guard;
+use crate::lease::{LeaseKeeper, now};
+use crate::postgres::Progress;
+use crate::raft::ClusterStore;
+use crate::telemetry;
+
+use super::act::{Actor, Context, Done, Error};
+use super::observe::{Observation, observe};
+use super::probes::Findings;
+
+/// A look this often when nothing happens.
+const CALM: Duration = Duration::from_millis(100);
+/// A look this often while something is under way.
+const BRISK: Duration = Duration::from_millis(10);
+/// After a failed action, so that a lasting fault does not spin.
+const AFTER_FAILURE: Duration = Duration::from_millis(300);
+
+/// What this member says of itself in every report, whatever happens.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// Own name.
+    pub me: MemberName,
+    /// Own Raft id.
+    pub node: NodeId,
+    /// This process.
+    pub daemon_start: String,
+    /// Where it listens.
+    pub addresses: Addresses,
+    /// Its tags.
+    pub tags: Tags,
+    /// Version number of its PostgreSQL programs, e.g. 150000.
+    pub server_version: Option<u32>,
+    /// It has no PostgreSQL.
+    pub is_witness: bool,
+}
+
+/// Where the loop's results go.
+pub struct Outlets {
+    /// The newest report.
+    pub report: watch::Sender<Option<MemberReport>>,
+    /// The newest status.
+    pub seen: watch::Sender<PostgresStatus>,
+    /// What the newest turn said.
+    pub verdict: watch::Sender<Looked>,
+}
+
+/// What the newest turn of the loop said.
+#[derive(Clone, Debug, Default)]
+pub struct Looked {
+    /// The verdict.
+    pub line: Option<VerdictLine>,
+    /// When the loop turned.
+    pub looked_at: Option<Moment>,
+    /// When PostgreSQL last answered.
+    pub answered_at: Option<Moment>,
+}
+
+/// The loop's parts.
+pub struct MemberLoop {
+    /// Who this is.
+    pub who: Introduction,
+    /// None on a witness.
+    pub actor: Option<Actor>,
+    /// Events of the guard, to look at once.
+    pub guard: Option<Guard>,
+    /// The truth.
+    pub store: ClusterStore,
+    /// The lease.
+    pub lease: LeaseKeeper,
+    /// What the chores found.
+    pub findings: Arc<Findings>,
+    /// Merged reports of the leader; tells which members are heard.
+    pub merged: watch::Receiver<Arc<BTreeMap<MemberName, Seen>>>,
+    /// Whether everything a leader had committed at our start is applied here.
+    pub is_current: watch::Receiver<bool>,
+    /// This member was told to leave: nothing is started any more.
+    pub leaving: watch::Receiver<bool>,
+    /// Results.
+    pub outlets: Outlets,
+}
+
+/// What is remembered between turns; nothing here must survive a restart.
+#[derive(Default)]
+struct Memory {
+    seal: Option<SealReport>,
+    needs_rewind: bool,
+    rewind_impossible: bool,
+    cannot_read_wal: bool,
+    prepared: Option<Epoch>,
+    drained: Option<(RequestId, Lsn)>,
+    done_request: Option<RequestId>,
+    last_flush: Option<(TimelineId, Lsn)>,
+    system_identifier: Option<u64>,
+    verdict: Option<VerdictLine>,
+    answered_at: Option<Moment>,
+}
+
+/// The one action under way.
+struct Running {
+    action: Action,
+    since: Instant,
+    progress: watch::Receiver<Progress>,
+    task: JoinHandle<()>,
+}
+
+type Ended = (Action, Result<Done, Error>);
+
+impl MemberLoop {
+    /// Runs until `shutdown`; the guard and PostgreSQL go on without it.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut memory = Memory::default();
+        let mut running: Option<Running> = None;
+        let (ended, mut endings) = mpsc::channel::<Ended>(4);
+        let mut state = self.store.watch();
+        let mut lease = self.lease.watch();
+        let mut current = self.is_current.clone();
+        let mut guard = self.guard.as_ref().map(|guard| guard.events());
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                Some((action, outcome)) = endings.recv() => {
+                    running = None;
+                    next = self.take_ending(&mut memory, &action, outcome);
+                }
+                _ = state.changed() => next = Instant::now(),
+                _ = lease.changed() => {}
+                _ = current.changed() => next = Instant::now(),
+                () = guard_event(&mut guard) => next = Instant::now(),
+                () = sleep_until(next) => {}
+            }
+            if Instant::now() < next {
+                continue;
+            }
+            let pace = self.turn(&mut memory, &mut running, &ended).await;
+            next = Instant::now() + pace;
+        }
+        if let Some(running) = running {
+            running.task.abort();
+        }
+    }
+
+    /// One turn; returns when to look again.
+    async fn turn(
+        &self,
+        memory: &mut Memory,
+        running: &mut Option<Running>,
+        ended: &mpsc::Sender<Ended>,
+    ) -> Duration {
+        let looked = match &self.actor {
+            Some(actor) => observe(&actor.postgres, &actor.guard).await,
+            None => Observation {
+                postgres: PostgresStatus::Empty,
+                set: ProcessSet { is_empty: true, ..ProcessSet::default() },
+                answered_at: None,
+            },
+        };
+        let applied = self.store.state();
+        let times = applied.state.settings.times();
+        let durable = self.actor.as_ref().map(|a| a.durable.get()).unwrap_or_default();
+        memory.learn(&self.who.me, &looked, &durable);
+        self.learn_identity(memory, &looked).await;
+        let busy = running.as_ref().map(Running::busy);
+        let holder = self.lease.holder();
+        let health = self.findings.health();
+        let view = MemberView {
+            now: now(),
+            me: &self.who.me,
+            is_witness: self.who.is_witness,
+            state: &applied.state,
+            truth_is_current: *self.is_current.borrow(),
+            times,
+            durable: &durable,
+            postgres: &looked.postgres,
+            system_identifier: memory.system_identifier,
+            set: &looked.set,
+            holder: &holder,
+            health: &health,
+            busy: busy.as_ref(),
+            seal: memory.seal.as_ref(),
+            is_prepared: memory.prepared == Some(applied.state.epoch()),
+            drained: memory.drained.as_ref(),
+            done_request: memory.done_request.as_ref(),
+            cannot_read_wal: memory.cannot_read_wal,
+            needs_rewind: memory.needs_rewind,
+            rewind_impossible: memory.rewind_impossible,
+        };
+        let wanted = wants_renewal(&view)
+            .and_then(|epoch| durable.incarnation.map(|incarnation| (epoch, incarnation)));
+        self.lease.want(wanted);
+        let mut verdict = decide_member(&view);
+        if *self.leaving.borrow() && starts_something(&verdict.action) {
+            verdict = MemberVerdict {
+                action: Action::Idle,
+                reason: Reason::OnRequest("this member was told to leave".to_owned()),
+            };
+        }
+        self.publish(memory, &looked, &durable, &verdict, busy, applied.index, times);
+        self.start(memory, running, ended, verdict, &applied.state, times)
+    }
+
+    /// The system identifier is read once for each data directory.
+    async fn learn_identity(&self, memory: &mut Memory, looked: &Observation) {
+        let Some(actor) = &self.actor else { return };
+        match looked.postgres {
+            PostgresStatus::Empty | PostgresStatus::Unusable { .. } => {
+                memory.system_identifier = None;
+            }
+            _ if memory.system_identifier.is_none() => {
+                memory.system_identifier =
+                    actor.postgres.control_data().await.ok().map(|data| data.system_identifier);
+            }
+            _ => {}
+        }
+    }
+
+    /// Starts the decided action, or lets the running one go on.
+    fn start(
+        &self,
+        memory: &mut Memory,
+        running: &mut Option<Running>,
+        ended: &mpsc::Sender<Ended>,
+        verdict: MemberVerdict,
+        state: &Arc<cluster_core::model::ClusterState>,
+        times: LeaseTimes,
+    ) -> Duration {
+        let Some(actor) = &self.actor else { return CALM };
+        let is_fence = matches!(verdict.action, Action::Fence { .. });
+        if let Some(under_way) = running {
+            let is_fencing = matches!(under_way.action, Action::Fence { .. });
+            if !is_fence || is_fencing {
+                return BRISK;
+            }
+            tracing::warn!(action = ?under_way.action, "interrupted by a fence");
+            under_way.task.abort();
+            *running = None;
+        }
+        if verdict.action == Action::Idle {
+            return if memory.is_settling(state) { BRISK } else { CALM };
+        }
+        let (progress, watched) = watch::channel(Progress::default());
+        let context = Context {
+            state: Arc::clone(state),
+            times,
+            last_flush: memory.last_flush,
+            progress,
+        };
+        let (actor, ended, action) = (actor.clone(), ended.clone(), verdict.action.clone());
+        let task = tokio::spawn(async move {
+            let outcome = actor.perform(action.clone(), context).await;
+            let _ = ended.send((action, outcome)).await;
+        });
+        let action = verdict.action;
+        *running = Some(Running { action, since: Instant::now(), progress: watched, task });
+        BRISK
+    }
+
+    fn take_ending(
+        &self,
+        memory: &mut Memory,
+        action: &Action,
+        outcome: Result<Done, Error>,
+    ) -> Instant {
+        match outcome {
+            Ok(done) => {
+                memory.take(done);
+                Instant::now()
+            }
+            Err(error) => {
+                tracing::warn!(?action, error = %telemetry::chain(&error), "an action failed");
+                match action {
+                    Action::ReadEndOfWal { .. } => {
+                        memory.cannot_read_wal = true;
+                        return Instant::now();
+                    }
+                    Action::Tell(_) | Action::Promote { .. } => return Instant::now() + BRISK,
+                    _ => {}
+                }
+                Instant::now() + AFTER_FAILURE
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn publish(
+        &self,
+        memory: &mut Memory,
+        looked: &Observation,
+        durable: &Durable,
+        verdict: &MemberVerdict,
+        busy: Option<Busy>,
+        applied_index: u64,
+        times: LeaseTimes,
+    ) {
+        memory.note_verdict(verdict);
+        let holder = self.lease.holder();
+        let left = holder.valid_until.before(times.stop_soft).since(now());
+        let report = MemberReport {
+            member: self.who.me.clone(),
+            node: self.who.node,
+            daemon_start: self.who.daemon_start.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            addresses: self.who.addresses.clone(),
+            tags: self.who.tags.clone(),
+            incarnation: durable.incarnation,
+            system_identifier: memory.system_identifier,
+            server_version: self.who.server_version,
+            postgres: looked.postgres.clone(),
+            min_epoch: durable.min_epoch,
+            used: durable.used,
+            seal: memory.seal.clone(),
+            set_is_empty: looked.set.is_empty,
+            lease_left_ms: (!left.is_zero()).then(|| milliseconds(left)),
+            applied_index,
+            not_promotable: Vec::new(),
+            health: self.findings.health(),
+            busy: busy.filter(|busy| is_long(&busy.with)),
+            hears: self.merged.borrow().keys().cloned().collect(),
+            drained: memory.drained.clone(),
+            done_request: memory.done_request.clone(),
+            checkpointed: self.findings.checkpointed(),
+            verdict: verdict.reason.to_string(),
+        };
+        self.outlets.seen.send_if_modified(|seen| {
+            let is_new = *seen != looked.postgres;
+            if is_new {
+                *seen = looked.postgres.clone();
+            }
+            is_new
+        });
+        self.outlets.verdict.send_replace(Looked {
+            line: memory.verdict.clone(),
+            looked_at: Some(now()),
+            answered_at: memory.answered_at,
+        });
+        self.outlets.report.send_replace(Some(report));
+    }
+}
+
+/// Resolves at the next event of the guard; never, when there is no guard.
+async fn guard_event(
+    events: &mut Option<tokio::sync::broadcast::Receiver<clusterd_guard::protocol::Event>>,
+) {
+    match events {
+        Some(events) => {
+            if let Err(tokio::sync::broadcast::error::RecvError::Closed) = events.recv().await {
+                std::future::pending::<()>().await;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a member that leaves does not do any more; it still fences, releases and promises.
+fn starts_something(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Initdb
+            | Action::StartSealed
+            | Action::Rewind { .. }
+            | Action::Clone { .. }
+            | Action::RestartStandby { .. }
+    )
+}
+
+/// Work that changes the data directory itself; the others are over in a moment.
+fn is_long(with: &str) -> bool {
+    matches!(with, "initdb" | "clone" | "rewind")
+}
+
+fn word(action: &Action) -> &'static str {
+    match action {
+        Action::Idle => "nothing",
+        Action::Initdb => "initdb",
+        Action::Adopt => "adopt",
+        Action::Promise { .. } => "promise",
+        Action::Detach { .. } => "detach",
+        Action::ReadEndOfWal { .. } => "reading the end of WAL",
+        Action::StartSealed => "start",
+        Action::Attach { .. } => "attach",
+        Action::StopDiverged => "stop",
+        Action::Rewind { .. } => "rewind",
+        Action::Clone { .. } => "clone",
+        Action::Promote { .. } => "promote",
+        Action::Prepare { .. } => "prepare",
+        Action::Tell(_) => "telling the leader",
+        Action::RestoreSignal => "standby.signal",
+        Action::Open { .. } => "open",
+        Action::Drain { .. } => "drain",
+        Action::Undrain => "undrain",
+        Action::MarkUsed { .. } => "used",
+        Action::Fence { .. } => "fence",
+        Action::KillForeign => "kill foreign processes",
+        Action::RestartStandby { .. } => "restart",
+        Action::Reload { .. } => "reload",
+    }
+}
+
+impl Running {
+    fn busy(&self) -> Busy {
+        let progress = *self.progress.borrow();
+        Busy {
+            with: word(&self.action).to_owned(),
+            for_ms: milliseconds(self.since.elapsed()),
+            bytes: progress.total_bytes.map(|total| (progress.done_bytes, total)),
+        }
+    }
+}
+
+impl Memory {
+    /// Takes over what a look proves.
+    fn learn(&mut self, me: &MemberName, looked: &Observation, durable: &Durable) {
+        if looked.answered_at.is_some() {
+            self.answered_at = looked.answered_at;
+        }
+        // A seal is for one promise and one life of the directory.
+        let is_void = self.seal.as_ref().is_some_and(|seal| {
+            seal.target != durable.min_epoch || Some(seal.incarnation) != durable.incarnation
+        });
+        if is_void {
+            self.seal = None;
+            self.cannot_read_wal = false;
+        }
+        match &looked.postgres {
+            PostgresStatus::Primary(primary) => {
+                self.last_flush = Some((primary.timeline, primary.flushed));
+                self.seal = None;
+                self.cannot_read_wal = false;
+            }
+            PostgresStatus::Standby(standby) => {
+                self.prepared = None;
+                self.drained = None;
+                if standby.follows.is_some() || standby.receiver.is_some() {
+                    self.seal = None;
+                    self.needs_rewind = false;
+                    self.rewind_impossible = false;
+                } else if standby.at_end_of_wal
+                    && let Some(incarnation) = durable.incarnation
+                {
+                    self.seal = Some(SealReport {
+                        member: me.clone(),
+                        incarnation,
+                        target: durable.min_epoch,
+                        timeline: standby.timeline,
+                        end: standby.proven_end(),
+                        is_running: true,
+                    });
+                }
+            }
+            PostgresStatus::Stopped(_)
+            | PostgresStatus::Stopping
+            | PostgresStatus::Empty
+            | PostgresStatus::Unusable { .. } => {
+                self.prepared = None;
+                self.drained = None;
+            }
+            PostgresStatus::Unknown { .. }
+            | PostgresStatus::Starting { .. }
+            | PostgresStatus::Unresponsive { .. } => {}
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Plain => {}
+            Done::Sealed(seal) => self.seal = Some(seal),
+            Done::NeedsRewind => self.needs_rewind = true,
+            Done::Rejoined { request } => {
+                self.needs_rewind = false;
+                self.rewind_impossible = false;
+                self.seal = None;
+                self.last_flush = None;
+                if request.is_some() {
+                    self.done_request = request;
+                }
+            }
+            Done::RewindImpossible => self.rewind_impossible = true,
+            Done::Prepared(epoch) => self.prepared = Some(epoch),
+            Done::Drained(request, at) => self.drained = Some((request, at)),
+            Done::Undrained => self.drained = None,
+            Done::RequestDone(request) => self.done_request = Some(request),
+        }
+    }
+
+    /// A verdict is logged when it changes, not each turn.
+    fn note_verdict(&mut self, verdict: &MemberVerdict) {
+        let (code, text) = (verdict.reason.code(), verdict.reason.to_string());
+        let is_same = self.verdict.as_ref().is_some_and(|line| line.code == code);
+        if is_same {
+            if let Some(line) = &mut self.verdict {
+                line.text = text;
+            }
+            return;
+        }
+        tracing::info!(reason = code, action = ?verdict.action, "{text}");
+        self.verdict = Some(VerdictLine {
+            rule: "member".to_owned(),
+            code: code.to_owned(),
+            text,
+            since: now(),
+        });
+    }
+
+    /// Whether something is under way that a quick look would shorten.
+    fn is_settling(&self, state: &cluster_core::model::ClusterState) -> bool {
+        let is_open = state.granted().is_some_and(|reign| reign.is_activated);
+        let is_calm = self
+            .verdict
+            .as_ref()
+            .is_some_and(|line| matches!(line.code.as_str(), "serving" | "following" | "witness"));
+        state.system_identifier.is_some() && (!is_open || !is_calm)
+            || state.moving_request().is_some()
+    }
+}

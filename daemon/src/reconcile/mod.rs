@@ -1,0 +1,24 @@
+//! Two loops, each: observe → decide → act, one thing a turn.
+//!
+//! ```text
+//!   member loop (everyone)                      cluster loop (the leader)
+//!   guard, PostgreSQL, lease, applied truth     members' reports, granter, applied truth
+//!        │ MemberView                                 │ ClusterView
+//!        ▼                                            ▼
+//!   decide_member ─ Action ─► act                decide_cluster ─ Verdict ─► propose
+//!        │                                            │
+//!        └─ report ─► leader ◄─ merged view ──────────┘
+//! ```
+//!
+//! The cluster loop only proposes, the member loop only acts. A turn is quick: what takes long runs
+//! as one task of `act`, and the loop goes on looking, reporting and, if it must, fencing.
+
+pub mod act;
+pub mod backend;
+pub mod cluster_loop;
+pub mod durable;
+pub mod foresight;
+pub mod member_loop;
+pub mod observe;
+pub mod probes;
+pub mod reports;

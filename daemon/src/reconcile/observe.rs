@@ -1,0 +1,46 @@
+//! Looks at this member once: guard, PostgreSQL, durable record. Every await has a time limit.
+
+use cluster_core::model::PostgresStatus;
+use cluster_core::model::lease::Moment;
+use cluster_core::model::view::ProcessSet;
+use cluster_core::model::Epoch;
+use clusterd_guard::protocol::{Answer, Request, Status};
+
+use crate::lease::now;
+use crate::postgres::{GuardSupervisor, Postgres};
+
+/// One look.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// What PostgreSQL is.
+    pub postgres: PostgresStatus,
+    /// What the guard says.
+    pub set: ProcessSet,
+    /// When PostgreSQL answered, if it did.
+    pub answered_at: Option<Moment>,
+}
+
+/// Looks at the guard first and at PostgreSQL afterwards: "empty" is then never older than the
+/// status it explains.
+pub async fn observe(postgres: &Postgres, guard: &GuardSupervisor) -> Observation {
+    let set = match guard.ask(Request::Status).await {
+        Ok(Answer::Status(status)) => process_set(&status),
+        Ok(_) => ProcessSet::default(),
+        Err(error) => {
+            tracing::warn!(%error, "the guard does not answer");
+            ProcessSet::default()
+        }
+    };
+    let status = postgres.observe().await;
+    let answered = matches!(status, PostgresStatus::Standby(_) | PostgresStatus::Primary(_));
+    Observation { postgres: status, set, answered_at: answered.then(now) }
+}
+
+fn process_set(status: &Status) -> ProcessSet {
+    ProcessSet {
+        is_empty: status.empty && status.set.is_none(),
+        armed: status.set.as_ref().and_then(|set| set.armed).map(|armed| Epoch(armed.epoch)),
+        has_foreign: !status.foreign.is_empty(),
+        guard_answers: true,
+    }
+}

@@ -1,0 +1,254 @@
+//! Chores beside the loop: durable probes, slots, foreign settings, the first checkpoint of an
+//! epoch. Each is bounded; none decides anything. What they find goes into the member's report.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster_core::model::lease::Moment;
+use cluster_core::model::member::{Health, Probe};
+use cluster_core::model::view::Seen;
+use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
+use tokio::sync::watch;
+use tokio::time::{interval, sleep};
+
+use crate::lease::now;
+use crate::postgres::Postgres;
+use crate::raft::AppliedState;
+
+use super::act::wanted_slots;
+
+/// How often a volume and a commit are tried. One small write a second is free.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// One attempt.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// How often slots are compared.
+const SLOTS_EVERY: Duration = Duration::from_secs(2);
+/// How often settings from elsewhere are looked for.
+const SETTINGS_EVERY: Duration = Duration::from_secs(5);
+/// The first checkpoint of an epoch, spread over other work.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
+
+/// What the chores have found.
+#[derive(Default)]
+pub struct Findings {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    data: Track,
+    wal: Track,
+    commit: Track,
+    checkpointed: Epoch,
+}
+
+#[derive(Default)]
+struct Track {
+    last_ok: Option<(Moment, Duration)>,
+    has_failed: bool,
+}
+
+impl Track {
+    fn took<E: std::fmt::Display>(&mut self, what: &str, outcome: Result<Duration, E>) {
+        match outcome {
+            Ok(took) => {
+                self.last_ok = Some((now(), took));
+                self.has_failed = false;
+            }
+            Err(error) => {
+                if !self.has_failed {
+                    tracing::warn!(what, %error, "durable probe failed");
+                }
+                self.has_failed = true;
+            }
+        }
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        let (at, took) = self.last_ok?;
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let age = now().since(at);
+        Some(Probe {
+            last_ok_age_ms: milliseconds(age),
+            took_ms: milliseconds(took),
+            is_stuck: age > PROBE_EVERY + PROBE_LIMIT,
+            has_failed: self.has_failed,
+        })
+    }
+}
+
+impl Findings {
+    /// What is known now.
+    pub fn health(&self) -> Health {
+        let inner = self.lock();
+        Health {
+            data_volume: inner.data.probe(),
+            wal_volume: inner.wal.probe(),
+            commit: inner.commit.probe(),
+            free_bytes: None,
+        }
+    }
+
+    /// The newest epoch under which a checkpoint was completed here.
+    pub fn checkpointed(&self) -> Epoch {
+        self.lock().checkpointed
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the chores look at.
+#[derive(Clone)]
+pub struct Chores {
+    /// Own name.
+    pub me: MemberName,
+    /// The server.
+    pub postgres: Postgres,
+    /// What it is, as the loop last saw it.
+    pub seen: watch::Receiver<PostgresStatus>,
+    /// The applied truth.
+    pub state: watch::Receiver<Arc<AppliedState>>,
+    /// The merged reports.
+    pub merged: watch::Receiver<Arc<BTreeMap<MemberName, Seen>>>,
+    /// Where findings go.
+    pub findings: Arc<Findings>,
+}
+
+impl Chores {
+    /// Starts every chore; they end with the runtime.
+    pub fn start(&self) {
+        tokio::spawn(self.clone().probe_volumes());
+        tokio::spawn(self.clone().probe_commits());
+        tokio::spawn(self.clone().keep_slots());
+        tokio::spawn(self.clone().watch_settings());
+        tokio::spawn(self.clone().checkpoint_each_epoch());
+    }
+
+    async fn probe_volumes(self) {
+        let mut tick = interval(PROBE_EVERY);
+        loop {
+            tick.tick().await;
+            let outcome = self.postgres.probe_volumes(PROBE_LIMIT).await;
+            let mut found = self.findings.lock();
+            match outcome {
+                Ok(took) => {
+                    found.data.took("data volume", Ok::<_, String>(took.data));
+                    found.wal.took("WAL volume", Ok::<_, String>(took.wal));
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    found.data.took("data volume", Err(text.clone()));
+                    found.wal.took("WAL volume", Err(text));
+                }
+            }
+        }
+    }
+
+    async fn probe_commits(self) {
+        let mut tick = interval(PROBE_EVERY);
+        loop {
+            tick.tick().await;
+            if !matches!(*self.seen.borrow(), PostgresStatus::Primary(_)) {
+                self.findings.lock().commit = Track::default();
+                continue;
+            }
+            let outcome = self.postgres.probe_commit(PROBE_LIMIT).await;
+            let mut found = self.findings.lock();
+            if found.commit.last_ok.is_none() {
+                // The limit counts from the first look, not from an earlier reign.
+                found.commit.last_ok = Some((now(), Duration::ZERO));
+            }
+            found.commit.took("local commit", outcome);
+        }
+    }
+
+    /// Slots for every member on every member, moved along [D20].
+    async fn keep_slots(self) {
+        let mut tick = interval(SLOTS_EVERY);
+        loop {
+            tick.tick().await;
+            let is_up = matches!(
+                *self.seen.borrow(),
+                PostgresStatus::Primary(_) | PostgresStatus::Standby(_)
+            );
+            let state = Arc::clone(&self.state.borrow().state);
+            if !is_up || state.identity.is_none() {
+                continue;
+            }
+            let wanted = wanted_slots(&self.me, &state, &self.reached());
+            if let Err(error) = self.postgres.apply_slots(&wanted).await {
+                tracing::debug!(%error, "slots could not be kept");
+            }
+        }
+    }
+
+    /// How far each standby is known to have flushed.
+    fn reached(&self) -> Vec<(MemberName, Lsn)> {
+        let merged = self.merged.borrow();
+        merged
+            .iter()
+            .filter_map(|(name, seen)| match &seen.report.postgres {
+                PostgresStatus::Standby(standby) => Some((name.clone(), standby.replayed)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Managed parameters that come from somewhere else are taken out and named.
+    async fn watch_settings(self) {
+        let mut tick = interval(SETTINGS_EVERY);
+        loop {
+            tick.tick().await;
+            let is_up = matches!(
+                *self.seen.borrow(),
+                PostgresStatus::Primary(_) | PostgresStatus::Standby(_)
+            );
+            if !is_up {
+                continue;
+            }
+            match self.postgres.take_foreign_settings().await {
+                Ok(names) if !names.is_empty() => {
+                    tracing::warn!(?names, "managed parameters set by somebody else were removed");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "settings could not be looked at"),
+            }
+        }
+    }
+
+    /// A member can be rewound from this primary only after its first checkpoint [D8].
+    async fn checkpoint_each_epoch(mut self) {
+        loop {
+            let epoch = self.serving_epoch();
+            if let Some(epoch) = epoch.filter(|epoch| *epoch > self.findings.checkpointed()) {
+                match self.postgres.checkpoint(CHECKPOINT_LIMIT).await {
+                    Ok(()) if self.serving_epoch() == Some(epoch) => {
+                        self.findings.lock().checkpointed = epoch;
+                    }
+                    Ok(()) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "the first checkpoint of the epoch failed");
+                        sleep(Duration::from_secs(1)).await;
+                    }
+                }
+                continue;
+            }
+            if self.seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The activated epoch this member is primary of, if it is.
+    fn serving_epoch(&self) -> Option<Epoch> {
+        let seen = self.seen.borrow();
+        let PostgresStatus::Primary(primary) = &*seen else { return None };
+        let applied = self.state.borrow();
+        let reign = applied.state.granted()?;
+        (reign.is_activated && reign.holder == self.me && reign.timeline == primary.timeline)
+            .then_some(reign.epoch)
+    }
+}

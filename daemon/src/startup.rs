@@ -1,0 +1,172 @@
+//! Before the runtime: directories, the guard, the lease thread, and then the user is dropped.
+//!
+//! Started as root, this is the only part that needs it: the guard stays root (priority, control
+//! groups), the lease thread gets its priority, everything else runs as PostgreSQL's user.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use clusterd_guard::privileges::{self, Account};
+use clusterd_guard::protocol::{Granted, Hello};
+use tokio::sync::mpsc;
+
+use crate::config::{Config, GuardStarter};
+use crate::deadline::GuardDeadline;
+use crate::guard_client::{GuardOptions, spawn_guard};
+use crate::lease::{DeadlineGuard, LeaseKeeper, RenewOrder};
+
+/// A new guard first kills what an old one left, which may take its time.
+const GUARD_LIMIT: Duration = Duration::from_secs(30);
+
+/// What was prepared.
+pub struct Prepared {
+    /// The lease.
+    pub lease: LeaseKeeper,
+    /// Its renewals.
+    pub orders: mpsc::Receiver<RenewOrder>,
+    /// Who the guard is; none on a witness.
+    pub guard: Option<Hello>,
+    /// What the host did not grant, as sentences.
+    pub not_granted: Vec<String>,
+}
+
+/// A witness has nothing to kill.
+struct NoGuard;
+
+impl DeadlineGuard for NoGuard {
+    fn arm(
+        &mut self,
+        _: cluster_core::model::Epoch,
+        _: cluster_core::model::lease::Moment,
+        _: cluster_core::model::lease::Moment,
+    ) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn stop_now(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn armed(
+        &mut self,
+    ) -> Option<(cluster_core::model::Epoch, cluster_core::model::lease::Moment)> {
+        None
+    }
+}
+
+/// Makes the directories, starts guard and lease thread, drops the user.
+///
+/// # Errors
+/// A sentence for the operator; nothing was started that would be left.
+pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+    let account = match &config.postgres {
+        Some(postgres) => Some(Account::of_name(&postgres.os_user)?),
+        None => None,
+    };
+    let is_root = nix::unistd::Uid::effective().is_root();
+    make_directory(&config.state_dir, 0o700, account.as_ref().filter(|_| is_root))?;
+    if let Some(postgres) = &config.postgres {
+        let owner = account.as_ref().filter(|_| is_root);
+        if let Some(parent) = postgres.data_dir.parent()
+            && !parent.exists()
+        {
+            make_directory(parent, 0o700, owner)?;
+        }
+        make_directory(&postgres.socket_dir, 0o755, owner)?;
+    }
+    let guard = match &config.postgres {
+        Some(_) => Some(reach_guard(config)?),
+        None => None,
+    };
+    let times = config.settings.times();
+    let deadline: Box<dyn DeadlineGuard> = match &config.postgres {
+        Some(_) => Box::new(GuardDeadline::new(config.guard.socket.clone())),
+        None => Box::new(NoGuard),
+    };
+    let (lease, orders) = LeaseKeeper::start(deadline, times).context("start the lease thread")?;
+    let mut not_granted = guard.as_ref().map(missing).unwrap_or_default();
+    if let Some(why) = lease.priority_refused() {
+        not_granted.push(format!("lease thread: real-time priority: {why}"));
+    }
+    if let Some(account) = &account
+        && is_root
+    {
+        privileges::drop_to(account)?;
+    }
+    Ok(Prepared { lease, orders, guard, not_granted })
+}
+
+fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
+    let postgres = config.postgres.as_ref().context("a witness has no guard")?;
+    let options = GuardOptions {
+        program: config.guard.binary.clone(),
+        socket: config.guard.socket.clone(),
+        data_dir: postgres.data_dir.clone(),
+        user: nix::unistd::Uid::effective().is_root().then(|| postgres.os_user.clone()),
+        cgroup: config.guard.cgroup.to_string(),
+        realtime_priority: config.guard.realtime_priority,
+        watchdog: config.guard.watchdog.clone().map(|device| {
+            let seconds = config.guard.watchdog_timeout.as_secs();
+            (device, u32::try_from(seconds).unwrap_or(u32::MAX))
+        }),
+        log: config.state_dir.join("guard.log"),
+        limit: GUARD_LIMIT,
+    };
+    // A small runtime for this one call: the real one must not have threads yet when the user is
+    // dropped and the guard is started as root.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    runtime.block_on(async {
+        match config.guard.started_by {
+            GuardStarter::Daemon => spawn_guard(&options).await.context("start clusterd-guard"),
+            GuardStarter::Service => wait_for_guard(&options).await,
+        }
+    })
+}
+
+/// The service manager starts the guard; this daemon waits for it.
+async fn wait_for_guard(options: &GuardOptions) -> anyhow::Result<Hello> {
+    let guard = crate::guard_client::Guard::connect(options.socket.clone(), GUARD_LIMIT);
+    guard.hello().await.with_context(|| {
+        format!(
+            "no guard answers at {} (is clusterd-guard.service running?)",
+            options.socket.display()
+        )
+    })
+}
+
+/// Every wish the host did not grant to the guard.
+fn missing(hello: &Hello) -> Vec<String> {
+    [
+        ("real-time priority", &hello.real_time_priority),
+        ("locked memory", &hello.memory_lock),
+        ("protection from the OOM killer", &hello.oom_protection),
+        ("timer slack", &hello.timer_slack),
+        ("control group", &hello.cgroup),
+        ("watchdog", &hello.watchdog),
+    ]
+    .into_iter()
+    .filter_map(|(what, granted)| match granted {
+        Granted::No(why) => Some(format!("guard: {what}: {why}")),
+        Granted::Yes | Granted::NotWanted => None,
+    })
+    .collect()
+}
+
+fn make_directory(path: &Path, mode: u32, owner: Option<&Account>) -> anyhow::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("set the mode of {}", path.display()))?;
+    if let Some(account) = owner {
+        chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+            .with_context(|| format!("give {} to {}", path.display(), account.name))?;
+    }
+    Ok(())
+}

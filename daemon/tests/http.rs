@@ -1,0 +1,641 @@
+//! The HTTP API over a hand-made board: Patroni's matrix of role × path × method × HTTP version
+//! through raw sockets, the bodies, the metrics and the token.
+
+mod edges;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster_core::change::Command;
+use cluster_core::model::{Lsn, PostgresStatus, RequestKind};
+use clusterd::board::Board;
+use edges::*;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+struct Answer {
+    line: String,
+    code: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, wanted: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines
+            .find(|(key, _)| key.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+}
+
+async fn send(to: SocketAddr, text: &str) -> Answer {
+    let mut stream = TcpStream::connect(to).await.expect("listening");
+    stream.write_all(text.as_bytes()).await.expect("sent");
+    let mut bytes = Vec::new();
+    let reading = stream.read_to_end(&mut bytes);
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .expect("the connection is closed after the answer")
+        .expect("read");
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+    let line = head.lines().next().expect("a status line").to_owned();
+    let code = line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a code");
+    Answer {
+        code,
+        line,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+async fn ask(to: SocketAddr, method: &str, version: &str, path: &str) -> Answer {
+    let host = if version == "1.0" {
+        ""
+    } else {
+        "Host: x\r\nConnection: close\r\n"
+    };
+    send(to, &format!("{method} {path} HTTP/{version}\r\n{host}\r\n")).await
+}
+
+async fn get(to: SocketAddr, path: &str) -> Answer {
+    ask(to, "GET", "1.1", path).await
+}
+
+async fn post(to: SocketAddr, path: &str, token: Option<&str>, body: &str) -> Answer {
+    let token = token
+        .map(|token| format!("Authorization: Bearer {token}\r\n"))
+        .unwrap_or_default();
+    let length = body.len();
+    let text = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}Content-Length: {length}\r\n\r\n{body}"
+    );
+    send(to, &text).await
+}
+
+/// The conditions of member a, each with its letter in the table.
+fn conditions() -> Vec<(char, Board, Duration)> {
+    let held = Duration::from_secs(2);
+    let replayed = 0x3ff_0000;
+    let mut closed = board("a", primary());
+    let mut state = (*closed.state).clone();
+    state.reign.as_mut().expect("a reign").is_activated = false;
+    closed.state = Arc::new(state);
+    let mut silent = board("a", primary());
+    silent.postgres_answered_at = Some(NOW.before(Duration::from_millis(1500)));
+    let mut unbalanced = board("b", standby(true, replayed));
+    unbalanced.own.tags.noloadbalance = true;
+    let mut stale = board("b", standby(true, replayed));
+    stale.postgres_answered_at = Some(NOW.before(Duration::from_secs(10)));
+    let ruled = |k, also: &[&str]| {
+        let mut board = board("b", standby(true, replayed));
+        let mut state = (*board.state).clone();
+        with_rule(&mut state, k, also);
+        board.state = Arc::new(state);
+        board
+    };
+    vec![
+        ('P', board("a", primary()), held),
+        // Less than K_soft left: the daemon has stopped answering as primary.
+        ('L', board("a", primary()), Duration::from_millis(300)),
+        ('N', closed, held),
+        ('S', silent, held),
+        ('R', board("b", standby(true, replayed)), Duration::ZERO),
+        ('A', board("b", standby(false, replayed)), Duration::ZERO),
+        ('O', unbalanced, Duration::ZERO),
+        ('T', stale, Duration::ZERO),
+        ('X', board("b", stopped()), Duration::ZERO),
+        ('Y', ruled(1, &[]), Duration::ZERO),
+        ('Q', ruled(1, &["b"]), Duration::ZERO),
+    ]
+}
+
+/// Path, and the conditions under which it answers 200.
+const HEALTH: &[(&str, &str)] = &[
+    ("/", "P"),
+    ("/primary", "P"),
+    ("/master", "P"),
+    ("/leader", "P"),
+    ("/read-write", "P"),
+    ("/?tag_nothing=x", "P"),
+    ("/primary/anything", "P"),
+    ("/xx-primary-yy", "P"),
+    ("/standby-leader", ""),
+    ("/standby_leader", ""),
+    ("/replica", "RAYQ"),
+    ("/my-replica-check", "RAYQ"),
+    ("/read-only", "PRAYQ"),
+    ("/read-only/x", "PRAYQ"),
+    ("/health", "PLNSRAOYQ"),
+    ("/healthz", "PLNSRAOYQ"),
+    ("/sync", "Y"),
+    ("/synchronous", "Y"),
+    ("/sync/x", ""),
+    ("/quorum", "Q"),
+    ("/async", "RA"),
+    ("/asynchronous", "RA"),
+    ("/read-only-sync", "PY"),
+    ("/read-only-synchronous", "PY"),
+    ("/read-only-quorum", "PQ"),
+    ("/nonsense", ""),
+    ("/config", ""),
+    ("/replica?replication_state=streaming", "RYQ"),
+    ("/replica?lag=64kB", "RAYQ"),
+    ("/replica?lag=65535", ""),
+    ("/replica?lag=nonsense", "RAYQ"),
+    ("/replica?tag_zone=x", ""),
+];
+
+const OTHERS: &[(&str, &str)] = &[
+    ("/patroni", "PLNSRAOTXYQ"),
+    ("/patroni/x", "PLNSRAOTXYQ"),
+    ("/cluster", "PLNSRAOTXYQ"),
+    ("/history", "PLNSRAOTXYQ"),
+    ("/metrics", "PLNSRAOTXYQ"),
+    ("/liveness", "PLNSRAOTXYQ"),
+    ("/readiness", "PROYQ"),
+    ("/readiness?lag=1", "P"),
+    ("/dsn", "PLNSRAOTXYQ"),
+];
+
+#[tokio::test]
+async fn every_path_answers_as_patroni_does_in_every_condition_method_and_version() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, None, None).await;
+    for (letter, board, left) in conditions() {
+        world.show(board);
+        *lock(&world.holder) = lease_left(left);
+        for (is_health, (path, ok)) in HEALTH
+            .iter()
+            .map(|row| (true, row))
+            .chain(OTHERS.iter().map(|row| (false, row)))
+        {
+            let expected = if ok.contains(letter) { 200 } else { 503 };
+            for method in ["GET", "HEAD", "OPTIONS"] {
+                for version in ["1.0", "1.1"] {
+                    let answer = ask(running.http, method, version, path).await;
+                    let what = format!("{letter}: {method} {path} HTTP/{version}");
+                    assert_eq!(answer.code, expected, "{what}");
+                    assert!(
+                        answer.line.starts_with(&format!("HTTP/{version} ")),
+                        "{what}"
+                    );
+                    assert_eq!(answer.header("x-clusterd-epoch"), Some("1"), "{what}");
+                    if is_health && method == "GET" {
+                        let body = answer.json();
+                        assert_eq!(body["epoch"], 1, "{what}");
+                        assert_eq!(body["patroni"]["scope"], "batman", "{what}");
+                    }
+                    if method == "HEAD" || (is_health && method == "OPTIONS") {
+                        assert_eq!(answer.body, "", "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_primary_path_never_answers_200_on_a_lease_of_another_epoch() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, None, None).await;
+    assert_eq!(get(running.http, "/primary").await.code, 200);
+    lock(&world.holder).epoch.0 = 2;
+    assert_eq!(get(running.http, "/primary").await.code, 503);
+}
+
+#[tokio::test]
+async fn tags_filter_where_patroni_filters() {
+    let mut tagged = board("b", standby(true, 0x3ff_0000));
+    tagged.own.tags.nofailover = true;
+    tagged
+        .own
+        .tags
+        .custom
+        .insert("zone".to_owned(), "east side".to_owned());
+    let world = World::new(tagged);
+    let running = serve(&world, None, None).await;
+    for (path, code) in [
+        ("/replica?tag_zone=east%20side", 200),
+        ("/replica?tag_zone=east+side&tag_nofailover=true", 200),
+        ("/replica?tag_zone=west", 503),
+        ("/replica?tag_nosync=true", 503),
+        ("/replica?tag_zone=", 200),
+        ("/health?tag_zone=west", 503),
+        ("/primary?tag_zone=east%20side", 503),
+    ] {
+        assert_eq!(get(running.http, path).await.code, code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_status_of_a_primary_has_patronis_fields() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, None, None).await;
+    let answer = get(running.http, "/patroni").await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let body = answer.json();
+    assert_eq!(body["state"], "running");
+    assert_eq!(body["role"], "primary");
+    assert_eq!(body["server_version"], 150_020);
+    assert_eq!(body["timeline"], 2);
+    assert_eq!(body["xlog"]["location"], 0x400_0000);
+    assert_eq!(
+        body["postmaster_start_time"],
+        "2026-11-21 23:35:10.123000+00:00"
+    );
+    assert_eq!(body["database_system_identifier"], "77");
+    assert_eq!(body["patroni"]["name"], "a");
+    assert_eq!(body["replication"][0]["application_name"], "b~00000062~1");
+    assert_eq!(body.get("pause"), None);
+    assert_eq!(body.get("cluster_unlocked"), None);
+
+    world.show(board("b", standby(true, 0x3ff_0000)));
+    let body = get(running.http, "/patroni").await.json();
+    assert_eq!(body["role"], "replica");
+    assert_eq!(body["replication_state"], "streaming");
+    assert_eq!(body["xlog"]["received_location"], 0x3ff_0000);
+    assert_eq!(
+        body["xlog"]["replayed_timestamp"],
+        "2026-11-21 23:35:10.500000+00:00"
+    );
+    assert_eq!(body["xlog"]["paused"], false);
+}
+
+#[tokio::test]
+async fn the_cluster_document_lists_members_as_patroni_does() {
+    let mut lagging = board("a", primary());
+    let mut reports = (*lagging.reports).clone();
+    let b = reports.get_mut(&name("b")).expect("b");
+    b.report.postgres = standby(true, 0x3fe_0000);
+    lagging.reports = Arc::new(reports);
+    let world = World::new(lagging);
+    let running = serve(&world, None, None).await;
+    let body = get(running.http, "/cluster/foo").await.json();
+    assert_eq!(body["scope"], "batman");
+    let members = body["members"].as_array().expect("members");
+    assert_eq!(
+        members.len(),
+        2,
+        "the witness is no member to Patroni's clients"
+    );
+    assert_eq!(body["witnesses"][0]["name"], "w");
+    let (a, b) = (&members[0], &members[1]);
+    assert_eq!(
+        (&a["role"], &a["state"]),
+        (&"leader".into(), &"running".into())
+    );
+    assert_eq!(a["api_url"], "http://10.0.0.1:8008/patroni");
+    assert_eq!((&a["host"], &a["port"]), (&"10.0.0.1".into(), &5432.into()));
+    assert_eq!(a.get("lag"), None);
+    assert_eq!(
+        (&b["role"], &b["state"]),
+        (&"replica".into(), &"streaming".into())
+    );
+    assert_eq!(b["timeline"], 2);
+    assert_eq!(b["receive_lsn"], Lsn(0x3ff_0000).to_string());
+    assert_eq!(
+        (&b["receive_lag"], &b["replay_lag"]),
+        (&0x1_0000.into(), &0x2_0000.into())
+    );
+
+    let mut gone = (*world.now()).clone();
+    gone.merged_at = NOW.before(Duration::from_secs(60));
+    world.show(gone);
+    let body = get(running.http, "/cluster").await.json();
+    assert_eq!(
+        body["members"][1]["state"], "unknown",
+        "not heard for a minute"
+    );
+}
+
+#[tokio::test]
+async fn history_tells_where_each_timeline_was_left_and_why() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, None, None).await;
+    let body = get(running.http, "/history").await.json();
+    let line = &body[0];
+    assert_eq!(line[0], 1);
+    assert_eq!(line[1], 0x300_0060);
+    assert_eq!(line[2], "first-primary");
+    assert!(
+        line[3]
+            .as_str()
+            .expect("a time")
+            .starts_with("2026-11-21T23:35:10")
+    );
+    assert_eq!(line[4], "a");
+    assert_eq!(body.as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn the_dsn_finds_the_primary_by_itself() {
+    let world = World::new(board("b", standby(true, 0x3ff_0000)));
+    let running = serve(&world, None, None).await;
+    let dsn = get(running.http, "/dsn").await.body;
+    assert_eq!(
+        dsn,
+        "host=10.0.0.2,10.0.0.1 port=5432,5432 dbname=postgres target_session_attrs=read-write\n"
+    );
+    let dsn = get(running.http, "/dsn?role=primary").await.body;
+    assert_eq!(dsn, "host=10.0.0.2 port=5432 dbname=postgres\n");
+    assert_eq!(get(running.http, "/dsn?role=king").await.code, 400);
+}
+
+#[tokio::test]
+async fn metrics_have_patronis_names_and_our_own() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, None, None).await;
+    let answer = get(running.http, "/metrics").await;
+    assert!(
+        answer
+            .header("content-type")
+            .expect("type")
+            .starts_with("text/plain")
+    );
+    let labels = r#"{name="a",scope="batman"}"#;
+    for line in [
+        format!("patroni_postgres_running{labels} 1"),
+        format!("patroni_primary{labels} 1"),
+        format!("patroni_replica{labels} 0"),
+        format!("patroni_xlog_location{labels} 67108864"),
+        format!("patroni_postgres_timeline{labels} 2"),
+        format!("patroni_postgres_server_version{labels} 150020"),
+        format!("patroni_postgres_state{labels} 5"),
+        format!("patroni_postmaster_start_time{labels} 1795304110.123"),
+        format!("clusterd_epoch{labels} 1"),
+        format!("clusterd_raft_term{labels} 4"),
+        format!("clusterd_renewals_refused_total{labels} 5"),
+        format!("clusterd_lease_remaining_seconds{labels} 2"),
+        format!("clusterd_last_failover_seconds{labels} 2.5"),
+        format!("clusterd_raft_voters_up{labels} 3"),
+        r#"clusterd_failovers_total{name="a",reason="primary-silent",scope="batman"} 1"#.to_owned(),
+        r#"clusterd_replay_lag_bytes{member="b",name="a",scope="batman"} 65536"#.to_owned(),
+        "# TYPE patroni_xlog_location counter".to_owned(),
+        "# Values: 0=initializing new cluster, 1=initdb failed, 2=running custom bootstrap script, \
+         3=custom bootstrap failed, 4=creating replica, 5=running, 6=starting, 7=starting after \
+         custom bootstrap, 8=start failed, 9=restarting, 10=restart failed, 11=stopping, \
+         12=stopped, 13=stop failed, 14=crashed"
+            .to_owned(),
+    ] {
+        assert!(answer.body.lines().any(|found| found == line), "{line}\n{}", answer.body);
+    }
+    for series in [
+        "patroni_version",
+        "patroni_standby_leader",
+        "patroni_sync_standby",
+        "patroni_quorum_standby",
+        "patroni_xlog_received_location",
+        "patroni_xlog_replayed_location",
+        "patroni_xlog_replayed_timestamp",
+        "patroni_xlog_paused",
+        "patroni_postgres_streaming",
+        "patroni_postgres_in_archive_recovery",
+        "patroni_cluster_unlocked",
+        "patroni_failsafe_mode_is_active",
+        "patroni_dcs_last_seen",
+        "patroni_pending_restart",
+        "patroni_is_paused",
+        "patroni_failover_priority",
+    ] {
+        assert!(
+            answer.body.contains(&format!("\n{series}{labels} ")),
+            "{series}"
+        );
+        assert!(
+            answer.body.contains(&format!("# HELP {series} ")),
+            "{series}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_changed_without_the_token() {
+    let world = World::new(board("a", primary()));
+    let body = r#"{"leader":"a","candidate":"b"}"#;
+    let closed = serve(&world, None, None).await;
+    let answer = post(closed.http, "/switchover", Some(TOKEN), body).await;
+    assert_eq!(answer.code, 403);
+    assert!(
+        answer.body.contains("no token configured"),
+        "{}",
+        answer.body
+    );
+
+    let running = serve(&world, Some(TOKEN), None).await;
+    for path in [
+        "/switchover",
+        "/failover",
+        "/restart",
+        "/reload",
+        "/reinitialize",
+    ] {
+        let answer = post(running.http, path, None, body).await;
+        assert_eq!(
+            (answer.code, answer.body.as_str()),
+            (401, "no auth header received")
+        );
+        assert!(answer.header("www-authenticate").is_some());
+        let answer = post(running.http, path, Some("open"), body).await;
+        assert_eq!(
+            (answer.code, answer.body.as_str()),
+            (401, "not authenticated")
+        );
+    }
+    assert!(lock(&world.proposed).is_empty());
+    for method in ["PUT", "PATCH", "DELETE"] {
+        assert_eq!(
+            ask(running.http, method, "1.1", "/switchover").await.code,
+            501,
+            "{method}"
+        );
+    }
+    assert_eq!(
+        post(running.http, "/nonsense", Some(TOKEN), "").await.code,
+        501
+    );
+}
+
+#[tokio::test]
+async fn a_switchover_answers_with_patronis_sentences() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    for (body, code, text) in [
+        ("", 400, "invalid JSON"),
+        ("[]", 400, "invalid JSON"),
+        (
+            "{}",
+            400,
+            "Switchover could be performed only from a specific leader",
+        ),
+        (
+            r#"{"leader":"a","candidate":"a"}"#,
+            400,
+            "Switchover target and source are the same",
+        ),
+        (r#"{"leader":"b"}"#, 412, "leader name does not match"),
+        (
+            r#"{"leader":"a","candidate":"zz"}"#,
+            412,
+            "candidate does not exists",
+        ),
+        (
+            r#"{"leader":"a","candidate":"w"}"#,
+            412,
+            "no good candidates have been found",
+        ),
+        (
+            r#"{"leader":"a","candidate":"b"}"#,
+            200,
+            "Successfully switched over to \"b\"",
+        ),
+    ] {
+        let answer = post(running.http, "/switchover", Some(TOKEN), body).await;
+        assert_eq!(answer.code, code, "{body}: {}", answer.body);
+        assert!(answer.body.contains(text), "{body}: {}", answer.body);
+    }
+    assert_eq!(
+        lock(&world.proposed).len(),
+        1,
+        "only what was valid was proposed"
+    );
+}
+
+#[tokio::test]
+async fn a_failover_needs_a_candidate_and_says_how_it_went() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let answer = post(running.http, "/failover", Some(TOKEN), "{}").await;
+    assert_eq!(answer.code, 400);
+    assert_eq!(
+        answer.body,
+        "Failover could be performed only to a specific candidate"
+    );
+    *lock(&world.answer) = Script::Fails;
+    let body = r#"{"candidate":"b"}"#;
+    let answer = post(running.http, "/failover", Some(TOKEN), body).await;
+    assert_eq!(answer.code, 503);
+    assert!(
+        answer.body.starts_with("Failover failed"),
+        "{}",
+        answer.body
+    );
+    *lock(&world.answer) = Script::Succeeds;
+    let answer = post(running.http, "/failover", Some(TOKEN), body).await;
+    assert_eq!(
+        (answer.code, answer.body.as_str()),
+        (200, "Successfully failed over to \"b\"")
+    );
+    *lock(&world.answer) = Script::NoLeader;
+    let answer = post(running.http, "/restart", Some(TOKEN), "").await;
+    assert_eq!(answer.code, 503);
+    assert!(
+        answer.body.contains("no leader can be reached"),
+        "{}",
+        answer.body
+    );
+}
+
+#[tokio::test]
+async fn restart_reload_and_reinitialize_concern_the_member_that_is_asked() {
+    let world = World::new(board("b", standby(true, 0x3ff_0000)));
+    let running = serve(&world, Some(TOKEN), None).await;
+    for (path, body, code, text) in [
+        ("/restart", "", 200, "restarted successfully"),
+        (
+            "/restart",
+            r#"{"role":"king"}"#,
+            400,
+            "PostgreSQL role should be either",
+        ),
+        (
+            "/restart",
+            r#"{"role":"primary"}"#,
+            503,
+            "restart conditions are not satisfied",
+        ),
+        (
+            "/restart",
+            r#"{"timeout":0}"#,
+            400,
+            "Timeout should be a positive number of seconds",
+        ),
+        ("/reload", "", 202, "reload scheduled"),
+        ("/reinitialize", "{}", 200, "reinitialize started"),
+    ] {
+        let answer = post(running.http, path, Some(TOKEN), body).await;
+        assert_eq!(answer.code, code, "{path} {body}: {}", answer.body);
+        assert!(answer.body.contains(text), "{path} {body}: {}", answer.body);
+    }
+    let asked: Vec<RequestKind> = lock(&world.proposed)
+        .iter()
+        .filter_map(|command| match command {
+            Command::Ask { kind, .. } => Some(kind.clone()),
+            _ => None,
+        })
+        .collect();
+    let member = name("a");
+    assert_eq!(
+        asked,
+        [
+            RequestKind::Restart {
+                member: member.clone()
+            },
+            RequestKind::Reload {
+                member: member.clone()
+            },
+            RequestKind::Reinit { member },
+        ]
+    );
+    world.show(board("a", primary()));
+    let answer = post(running.http, "/reinitialize", Some(TOKEN), "").await;
+    assert_eq!(answer.code, 503);
+    assert_eq!(answer.body, "I am the leader, can not reinitialize");
+}
+
+#[tokio::test]
+async fn liveness_fails_when_the_loop_hangs_and_not_while_paused() {
+    let mut hung = board("b", standby(true, 0x3ff_0000));
+    hung.refreshed_at = NOW.before(Duration::from_secs(60));
+    let world = World::new(hung.clone());
+    let running = serve(&world, None, None).await;
+    assert_eq!(get(running.http, "/liveness").await.code, 503);
+    let mut state = (*hung.state).clone();
+    state.pause = Some(cluster_core::model::state::Pause {
+        by: "me".to_owned(),
+        at_unix_ms: 1,
+    });
+    hung.state = Arc::new(state);
+    world.show(hung);
+    assert_eq!(get(running.http, "/liveness").await.code, 200);
+    assert_eq!(get(running.http, "/patroni").await.json()["pause"], true);
+}
+
+#[tokio::test]
+async fn a_member_without_data_says_so() {
+    let mut empty = board("b", PostgresStatus::Empty);
+    empty.own.busy = Some(cluster_core::model::member::Busy {
+        with: "clone".to_owned(),
+        for_ms: 1000,
+        bytes: None,
+    });
+    let world = World::new(empty);
+    let running = serve(&world, None, None).await;
+    let body = get(running.http, "/patroni").await.json();
+    assert_eq!(
+        (&body["state"], &body["role"]),
+        (&"creating replica".into(), &"uninitialized".into())
+    );
+    assert_eq!(body.get("xlog"), None);
+}

@@ -1,0 +1,5 @@
+//! What is written while things break.
+
+mod set;
+
+pub use set::Set;

@@ -1,0 +1,93 @@
+//! The configuration file of a member, and HAProxy's, as the tests write them.
+
+use std::path::Path;
+
+use crate::member::{GRPC_PORT, HTTP_PORT, POSTGRES_PORT};
+
+/// Token that every verb which changes something must show.
+pub const TOKEN: &str = "a-token-of-the-tests-only-0123456789";
+/// The cluster's own secret.
+pub const SECRET: &str = "a-secret-of-the-tests-only-0123456789";
+/// Password of every PostgreSQL role the tests use.
+pub const PASSWORD: &str = "only-for-tests";
+
+/// What one member's file says.
+#[derive(Debug)]
+pub struct ConfigOptions<'a> {
+    /// Name of the cluster.
+    pub cluster: &'a str,
+    /// Name of the member.
+    pub member: &'a str,
+    /// Its address.
+    pub address: &'a str,
+    /// All members: name and address.
+    pub members: &'a [(String, String)],
+    /// Those of them that are witnesses.
+    pub witnesses: &'a [String],
+    /// `fast`, `lan`, `wan`.
+    pub preset: &'a str,
+    /// The member's folder.
+    pub folder: &'a Path,
+    /// PostgreSQL's programs.
+    pub bin: &'a Path,
+    /// Network that clients come from.
+    pub clients: &'a str,
+}
+
+/// The whole file.
+pub fn clusterd_toml(options: &ConfigOptions<'_>) -> String {
+    let ConfigOptions {
+        cluster,
+        member,
+        address,
+        preset,
+        clients,
+        ..
+    } = options;
+    let (folder, bin) = (options.folder.display(), options.bin.display());
+    let kind = |name: &str| match options.witnesses.iter().any(|witness| witness == name) {
+        true => "witness",
+        false => "database",
+    };
+    let mut text = format!(
+        r#"cluster = "{cluster}"
+name = "{member}"
+kind = "{}"
+state_dir = "{folder}/state"
+preset = "{preset}"
+
+[listen]
+grpc = "{address}:{GRPC_PORT}"
+http = "{address}:{HTTP_PORT}"
+
+[security]
+cluster_secret = "{SECRET}"
+admin_token = "{TOKEN}"
+"#,
+        kind(member)
+    );
+    if kind(member) == "database" {
+        text.push_str(&format!(
+            r#"
+[postgres]
+bin_dir = "{bin}"
+data_dir = "{folder}/volume/data"
+listen = ["{address}"]
+port = {POSTGRES_PORT}
+os_user = "postgres"
+superuser_password = "{PASSWORD}"
+replication_password = "{PASSWORD}"
+rewind_password = "{PASSWORD}"
+hba = ["host all all {clients} scram-sha-256"]
+"#
+        ));
+    }
+    for (name, address) in options.members {
+        text.push_str(&format!(
+            "\n[[members]]\nname = \"{name}\"\nkind = \"{}\"\npeer = \"{address}:{GRPC_PORT}\"\n",
+            kind(name)
+        ));
+    }
+    text.push('\n');
+    text
+}

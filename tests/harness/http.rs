@@ -1,0 +1,66 @@
+//! The smallest HTTP client that can ask a member, with a time limit for the whole exchange.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// 200, 503 …
+    pub status: u16,
+    /// The whole body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// `GET`.
+///
+/// # Errors
+/// Nobody answered in time.
+pub async fn get(address: &str, path: &str, limit: Duration) -> Result<Answer> {
+    request("GET", address, path, limit).await
+}
+
+/// Any method without a body.
+///
+/// # Errors
+/// Nobody answered in time.
+pub async fn request(method: &str, address: &str, path: &str, limit: Duration) -> Result<Answer> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await.context("connect")?;
+        let text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.context("send")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.context("receive")?;
+        parse(&String::from_utf8_lossy(&answer))
+    };
+    tokio::time::timeout(limit, exchange)
+        .await
+        .context("no answer in time")?
+}
+
+fn parse(text: &str) -> Result<Answer> {
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.get(..3))
+        .unwrap_or_default();
+    let status = status
+        .parse()
+        .with_context(|| format!("no HTTP answer: {text:?}"))?;
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok(Answer {
+        status,
+        body: body.to_owned(),
+    })
+}

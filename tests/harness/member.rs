@@ -1,0 +1,361 @@
+//! One member: its host, its folders, its daemon; and every way to break it.
+//!
+//! A fault that is refused is an error: a test that broke nothing would show nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::host::{Host, log_file};
+use crate::network::{self, Cut};
+use crate::wait::wait_until;
+
+/// HTTP port, the same on every member.
+pub const HTTP_PORT: u16 = 8008;
+/// gRPC port.
+pub const GRPC_PORT: u16 = 8009;
+/// PostgreSQL's port.
+pub const POSTGRES_PORT: u16 = 5432;
+
+/// A member and what it runs on.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where it runs.
+    pub host: Host,
+    /// Its folder: configuration, logs, `state`, `data`.
+    pub folder: PathBuf,
+    /// PostgreSQL's programs.
+    pub bin: PathBuf,
+    /// Votes, has no PostgreSQL.
+    pub is_witness: bool,
+    pub(crate) program: PathBuf,
+    pub(crate) daemon: Option<Child>,
+}
+
+impl Member {
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.folder.join("clusterd.toml")
+    }
+
+    /// The volume that data lies on; a clone is made beside the data directory, on the same volume.
+    pub fn volume(&self) -> PathBuf {
+        self.folder.join("volume")
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.volume().join("data")
+    }
+
+    /// The daemon's own durable state.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// What the daemon wrote to its standard output and error.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("clusterd.log")
+    }
+
+    /// `address:port` of its HTTP.
+    pub fn http(&self) -> String {
+        format!("{}:{HTTP_PORT}", self.host.address)
+    }
+
+    /// `address:port` of its gRPC.
+    pub fn grpc(&self) -> String {
+        format!("{}:{GRPC_PORT}", self.host.address)
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    /// It runs already, or could not be started.
+    pub fn start(&mut self) -> Result<()> {
+        if self.is_running() {
+            bail!("{} runs already", self.name);
+        }
+        let output = log_file(&self.log())?;
+        let mut command = self.host.command(&self.program);
+        command.arg("--config").arg(self.config_file());
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        self.daemon = Some(
+            command
+                .spawn()
+                .with_context(|| format!("start {}", self.name))?,
+        );
+        Ok(())
+    }
+
+    /// Whether the daemon lives.
+    pub fn is_running(&mut self) -> bool {
+        match &mut self.daemon {
+            Some(child) => child.try_wait().is_ok_and(|ended| ended.is_none()),
+            None => false,
+        }
+    }
+
+    /// Pid of the daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn daemon_pid(&self) -> Result<i32> {
+        let child = self
+            .daemon
+            .as_ref()
+            .with_context(|| format!("{} has no daemon", self.name))?;
+        i32::try_from(child.id()).context("pid")
+    }
+
+    /// Pid of the guard.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn guard_pid(&self) -> Result<i32> {
+        let all = self.host.processes();
+        let found = all
+            .iter()
+            .find(|(_, name)| name == "clusterd-guard")
+            .map(|(pid, _)| *pid);
+        found.with_context(|| format!("{} has no guard: {all:?}", self.name))
+    }
+
+    /// Pid of the postmaster, if one lives.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn postmaster_pid(&self) -> Result<i32> {
+        let file = self.data_dir().join("postmaster.pid");
+        let text = fs::read_to_string(&file).context("read postmaster.pid")?;
+        let pid: i32 = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .parse()
+            .context("a pid")?;
+        if !self.host.processes().iter().any(|(other, _)| *other == pid) {
+            bail!("postmaster {pid} of {} is gone", self.name);
+        }
+        Ok(pid)
+    }
+
+    /// SIGKILL to the daemon alone; PostgreSQL and guard stay.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        signal(self.daemon_pid()?, Signal::SIGKILL)?;
+        self.reap_daemon()
+    }
+
+    /// SIGTERM to the daemon, as a package upgrade does; waits for its end.
+    ///
+    /// # Errors
+    /// It does not run, or does not end in ten seconds.
+    pub fn terminate_daemon(&mut self) -> Result<()> {
+        signal(self.daemon_pid()?, Signal::SIGTERM)?;
+        let name = self.name.clone();
+        wait_until(
+            &format!("{name}: daemon ended"),
+            Duration::from_secs(10),
+            || {
+                if self.is_running() {
+                    Err("it runs".to_owned())
+                } else {
+                    Ok(())
+                }
+            },
+        )?;
+        self.reap_daemon()
+    }
+
+    /// Waits for a daemon that ends by itself; its exit code.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub fn wait_for_end(&mut self, limit: Duration) -> Result<i32> {
+        let name = self.name.clone();
+        let child = self.daemon.as_mut().context("no daemon")?;
+        let status = wait_until(&format!("{name}: daemon ends"), limit, || {
+            match child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err("it runs".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })?;
+        self.daemon = None;
+        Ok(status.code().unwrap_or(-1))
+    }
+
+    /// SIGKILL to the guard.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_guard(&self) -> Result<()> {
+        signal(self.guard_pid()?, Signal::SIGKILL)
+    }
+
+    /// SIGKILL to the postmaster.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn kill_postmaster(&self) -> Result<()> {
+        signal(self.postmaster_pid()?, Signal::SIGKILL)
+    }
+
+    /// SIGSTOP to the daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn stop_daemon(&self) -> Result<()> {
+        signal(self.daemon_pid()?, Signal::SIGSTOP)
+    }
+
+    /// SIGCONT to the daemon.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn continue_daemon(&self) -> Result<()> {
+        signal(self.daemon_pid()?, Signal::SIGCONT)
+    }
+
+    /// The host loses its power: every process is gone at once.
+    ///
+    /// # Errors
+    /// Something survived.
+    pub fn kill_host(&mut self) -> Result<()> {
+        self.host.kill_all()?;
+        self.reap_daemon()
+    }
+
+    fn reap_daemon(&mut self) -> Result<()> {
+        if let Some(mut child) = self.daemon.take() {
+            child.wait().context("wait for the daemon")?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a part of its network.
+    ///
+    /// # Errors
+    /// It is on a loopback address, where nothing can be cut.
+    pub fn cut(&self, what: &Cut) -> Result<()> {
+        network::cut(self.namespace()?, what)
+    }
+
+    /// Takes all cuts away.
+    ///
+    /// # Errors
+    /// It is on a loopback address.
+    pub fn heal(&self) -> Result<()> {
+        network::heal(self.namespace()?)
+    }
+
+    fn namespace(&self) -> Result<&str> {
+        self.host
+            .namespace
+            .as_deref()
+            .context("a loopback cluster has no network to cut")
+    }
+
+    /// Empties the disk, as when the host was replaced by a new one. The daemon must be gone.
+    ///
+    /// # Errors
+    /// The folders could not be emptied.
+    pub fn wipe_disk(&mut self) -> Result<()> {
+        self.host.kill_all()?;
+        self.reap_daemon()?;
+        for folder in [self.state_dir(), self.volume()] {
+            let mut empty = std::process::Command::new("find");
+            empty.arg(folder).args(["-mindepth", "1", "-delete"]);
+            Host::run(empty)?;
+        }
+        Ok(())
+    }
+
+    /// Fills its volume to the last byte; the file to remove to make room again.
+    ///
+    /// # Errors
+    /// The volume has no limit of its own: see [`crate::Wanted::small_disks`].
+    pub fn fill_disk(&self) -> Result<PathBuf> {
+        let mounts = fs::read_to_string("/proc/mounts").context("read mounts")?;
+        let volume = self.volume();
+        if !mounts.contains(&format!(" {} ", volume.display())) {
+            bail!("{} is on the machine's own disk", volume.display());
+        }
+        let ballast = volume.join("ballast");
+        let file = fs::File::create(&ballast).context("make a file on the volume")?;
+        let block = [0_u8; 4096];
+        let mut written = std::io::BufWriter::with_capacity(4096, &file);
+        while std::io::Write::write_all(&mut written, &block).is_ok() {}
+        // What did not fit is thrown away with the buffer.
+        let _ = written.into_parts();
+        Ok(ballast)
+    }
+
+    /// Makes the folders, owned by user postgres.
+    ///
+    /// # Errors
+    /// There is no user postgres.
+    pub(crate) fn make_folders(&self) -> Result<()> {
+        let mut install = std::process::Command::new("install");
+        install.args(["-d", "-o", "postgres", "-g", "postgres", "-m", "0700"]);
+        install.arg(self.state_dir()).arg(self.volume());
+        Host::run(install).map(drop)
+    }
+
+    /// Puts a file system of limited size under the volume.
+    ///
+    /// # Errors
+    /// Not root.
+    pub(crate) fn limit_disk(&self, megabytes: u32) -> Result<()> {
+        let mut mount = std::process::Command::new("mount");
+        mount.args([
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={megabytes}m,mode=0755"),
+            "matriarch-test",
+        ]);
+        mount.arg(self.volume());
+        Host::run(mount)?;
+        let mut own = std::process::Command::new("chown");
+        own.arg("postgres:postgres").arg(self.volume());
+        Host::run(own).map(drop)
+    }
+}
+
+/// Sends a signal.
+///
+/// # Errors
+/// The process is gone.
+pub fn signal(pid: i32, what: Signal) -> Result<()> {
+    kill(Pid::from_raw(pid), what).with_context(|| format!("{what} to {pid}"))
+}
+
+/// A fingerprint of everything below a folder: names, sizes, contents.
+///
+/// # Errors
+/// A file could not be read.
+pub fn fingerprint(folder: &Path) -> Result<String> {
+    let mut find = std::process::Command::new("sh");
+    find.args([
+        "-c",
+        "cd \"$0\" && find . -type f -print0 | sort -z | xargs -0r sha256sum; find . | sort",
+    ]);
+    find.arg(folder);
+    Host::run(find)
+}

@@ -1,0 +1,114 @@
+//! Leaving nothing behind: a small shell program, started first, that cleans up when the pipe to it
+//! closes. The pipe closes when the cluster is dropped, and also when the test is killed in any way.
+//!
+//! It is the only clean-up there is, so that the way after a crash is the way that always runs.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// `$1` control group, `$2` prefix of namespaces, `$3` folder.
+const SCRIPT: &str = r#"
+cat >/dev/null
+if [ -d "$1" ]; then
+  turn=0
+  while grep -q 'populated 1' "$1/cgroup.events" && [ $turn -lt 400 ]; do
+    echo 1 >"$1/cgroup.kill"; sleep 0.05; turn=$((turn + 1))
+  done
+  find "$1" -depth -type d -exec rmdir {} \;
+fi
+for space in $(ip netns list 2>/dev/null | cut -d' ' -f1 | grep "^$2-"); do
+  ip netns delete "$space"
+done
+grep " $3/" /proc/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount -l "$mount"; done
+case "$3" in /tmp/mt*) rm -rf "$3" ;; esac
+"#;
+
+/// The running cleaner of one cluster.
+#[derive(Debug)]
+pub struct Reaper {
+    child: Child,
+}
+
+impl Reaper {
+    /// Starts it; nothing is cleaned until it is dropped.
+    ///
+    /// # Errors
+    /// No shell.
+    pub fn start(group: &Path, prefix: &str, folder: &Path) -> Result<Self> {
+        let child = script(group, prefix, folder)
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("start the cleaner")?;
+        Ok(Self { child })
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // A cleaner that cannot be waited for has ended already.
+        let _ = self.child.wait();
+    }
+}
+
+fn script(group: &Path, prefix: &str, folder: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", SCRIPT, "cleaner"])
+        .arg(group)
+        .arg(prefix)
+        .arg(folder);
+    // A group of its own: Ctrl-C at the terminal must not reach it.
+    command
+        .process_group(0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// Cleans up after test processes that are gone and whose cleaner was killed too.
+///
+/// # Errors
+/// No control groups, or no shell.
+pub fn sweep() -> Result<()> {
+    let root = cgroup_root()?;
+    for entry in fs::read_dir(&root)
+        .context("list control groups")?
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name
+            .strip_prefix("mt")
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+            script(&entry.path(), &name, &Path::new("/tmp").join(&name))
+                .stdin(Stdio::null())
+                .status()
+                .context("run the cleaner")?;
+        }
+    }
+    Ok(())
+}
+
+/// Where cgroup v2 is mounted; on hybrid systems it is one level deeper.
+///
+/// # Errors
+/// This kernel has none that can kill and freeze.
+pub fn cgroup_root() -> Result<PathBuf> {
+    for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let place = PathBuf::from(place);
+        if place.join("cgroup.controllers").exists() {
+            return Ok(place);
+        }
+    }
+    bail!(
+        "no cgroup v2 is mounted below /sys/fs/cgroup: hosts cannot be killed or frozen as a whole"
+    )
+}

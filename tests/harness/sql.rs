@@ -1,0 +1,63 @@
+//! SQL from outside the cluster, as an application would send it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+/// Name and password the tests connect with.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Role.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// Database.
+    pub database: String,
+}
+
+impl Login {
+    /// As tokio-postgres takes it.
+    pub fn config(&self, address: &str, port: u16) -> Config {
+        let mut config = Config::new();
+        config
+            .host(address)
+            .port(port)
+            .user(&self.user)
+            .password(&self.password);
+        config.dbname(&self.database).application_name("test");
+        config
+    }
+}
+
+/// Connects; the connection's own task ends with the client.
+///
+/// # Errors
+/// Refused, or no answer within the limit.
+pub async fn connect(config: &Config, limit: Duration) -> Result<Client> {
+    let (client, connection) = tokio::time::timeout(limit, config.connect(NoTls))
+        .await
+        .context("no answer in time")?
+        .context("connect")?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The first column of every row, as text.
+///
+/// # Errors
+/// PostgreSQL refused, or no answer within the limit.
+pub async fn column(client: &Client, sql: &str, limit: Duration) -> Result<Vec<String>> {
+    let answer = tokio::time::timeout(limit, client.simple_query(sql))
+        .await
+        .context("no answer in time")?
+        .map_err(|error| match error.as_db_error() {
+            Some(refused) => anyhow::anyhow!("{}: {}", refused.severity(), refused.message()),
+            None => anyhow::Error::new(error),
+        })?;
+    let rows = answer.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    });
+    Ok(rows.collect())
+}

@@ -1,0 +1,195 @@
+//! Clones: into nothing, over something, interrupted, with a WAL directory and tablespaces.
+
+use anyhow::Result;
+use clusterd::postgres::{Error, Progress};
+use tokio::sync::watch;
+
+use crate::place::{LIMIT, Server, on_every_major};
+
+#[test]
+fn a_clone_replaces_a_directory_and_keeps_the_old_one_until_it_is_discarded() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        a.run("CREATE TABLE t AS SELECT 1 AS i").await?;
+        b.postgres.initdb().await?;
+        let before = b.postgres.control_data().await?.system_identifier;
+        a.postgres.apply_config(&a.inputs()).await?;
+        let (progress, seen) = watch::channel(Progress::default());
+        b.postgres.clone_from(&a.upstream(&b, 1), progress).await?;
+        assert!(seen.borrow().done_bytes > 0, "progress is told in bytes");
+        assert_ne!(b.postgres.control_data().await?.system_identifier, before);
+        assert!(b.path().join("data.old-1/PG_VERSION").is_file());
+        assert!(b.postgres.has_standby_signal());
+        b.start().await?;
+        b.wait_end_of_wal().await?;
+        assert_eq!(b.number("SELECT count(*) FROM t").await?, 1);
+        b.postgres.discard_old().await?;
+        assert!(!b.path().join("data.old-1").exists());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_clone_that_is_cut_off_leaves_what_was_there() {
+    on_every_major(|bin| async move {
+        let a = Server::new(&bin, "a").await?;
+        let b = Server::with(&bin, "b", |options| options.clone_rate_kb = Some(1024)).await?;
+        a.bootstrap().await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        b.postgres.initdb().await?;
+        let before = b.postgres.control_data().await?.system_identifier;
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let clone = tokio::spawn({
+            let (postgres, upstream) = (b.postgres.clone(), a.upstream(&b, 1));
+            async move { postgres.clone_from(&upstream, progress).await }
+        });
+        tokio::time::timeout(LIMIT, seen.wait_for(|now| now.done_bytes > 0)).await??;
+        a.crash().await?;
+        let ended = tokio::time::timeout(LIMIT, clone).await??;
+        assert!(
+            matches!(
+                ended,
+                Err(Error::ToolFailed { .. } | Error::SourceUnreachable { .. })
+            ),
+            "{ended:?}"
+        );
+        assert_eq!(b.postgres.control_data().await?.system_identifier, before);
+        b.start().await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_clone_nobody_answers_for_says_so() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        let (progress, _) = watch::channel(Progress::default());
+        let ended = b.postgres.clone_from(&a.upstream(&b, 1), progress).await;
+        assert!(
+            matches!(ended, Err(Error::SourceUnreachable { .. })),
+            "{ended:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_swap_is_never_started() {
+    on_every_major(|bin| async move {
+        let a = Server::new(&bin, "a").await?;
+        a.postgres.initdb().await?;
+        std::fs::write(a.state_dir().join("unfinished-swap"), "")?;
+        let started = a.postgres.start_standby(&a.inputs()).await;
+        assert!(
+            matches!(started, Err(Error::Unfinished { .. })),
+            "{started:?}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_separate_wal_directory_and_tablespaces_are_cloned_where_they_belong() {
+    on_every_major(|bin| async move {
+        let a = Server::with(&bin, "a", |options| {
+            options.wal_dir = Some(options.data_dir.with_file_name("wal"));
+        })
+        .await?;
+        a.bootstrap().await?;
+        let theirs = a.path().join("space");
+        a.make_directory(&theirs)?;
+        a.run(&format!(
+            "CREATE TABLESPACE s LOCATION '{}'",
+            theirs.display()
+        ))
+        .await?;
+        a.run("CREATE TABLE t TABLESPACE s AS SELECT generate_series(1, 10) AS i")
+            .await?;
+        let b = Server::with(&bin, "b", |options| {
+            options.wal_dir = Some(options.data_dir.with_file_name("wal"));
+            let ours = options.data_dir.with_file_name("space");
+            options.tablespace_map = vec![(theirs.clone(), ours)];
+        })
+        .await?;
+        for round in 1..=2 {
+            if round == 2 {
+                b.stop().await?;
+            }
+            b.follow_by_clone(&a, round).await?;
+            assert_eq!(b.number("SELECT count(*) FROM t").await?, 10);
+            assert_eq!(
+                std::fs::read_link(b.data_dir().join("pg_wal"))?,
+                b.path().join("wal")
+            );
+            let place =
+                b.text("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 's'");
+            assert_eq!(place.await?, b.path().join("space").display().to_string());
+        }
+        let old = b.path().join("data.old-1");
+        assert_eq!(
+            std::fs::read_link(old.join("pg_wal"))?,
+            b.path().join("wal.old-1")
+        );
+        assert!(b.path().join("wal.old-1").is_dir() && b.path().join("space.old-1").is_dir());
+        Ok(())
+    });
+}
+
+/// Only root can mount; whoever runs the tests as another user has it checked by CI.
+#[test]
+fn a_data_directory_that_is_a_mount_point_is_filled_from_inside() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        a.run("CREATE TABLE t AS SELECT 1 AS i").await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        b.make_directory(&b.data_dir())?;
+        let mounted = Mounted::new(&b.data_dir())?;
+        b.make_ours(&b.data_dir())?;
+        for round in 1..=2 {
+            let (progress, _) = watch::channel(Progress::default());
+            b.postgres
+                .clone_from(&a.upstream(&b, round), progress)
+                .await?;
+            b.start().await?;
+            b.wait_end_of_wal().await?;
+            assert_eq!(b.number("SELECT count(*) FROM t").await?, 1);
+            b.stop().await?;
+        }
+        assert!(
+            b.data_dir()
+                .join("pgsql_tmp_clusterd_old-1/PG_VERSION")
+                .is_file()
+        );
+        b.postgres.discard_old().await?;
+        assert!(!b.data_dir().join("pgsql_tmp_clusterd_old-1").exists());
+        drop(mounted);
+        Ok(())
+    });
+}
+
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn new(path: &std::path::Path) -> Result<Mounted> {
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"])
+            .arg(path)
+            .status()?;
+        anyhow::ensure!(status.success(), "mount: {status}");
+        Ok(Mounted(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.0)
+            .status();
+    }
+}

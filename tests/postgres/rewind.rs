@@ -1,0 +1,227 @@
+//! Rejoin of an old primary, and rewinds that cannot be or were interrupted.
+
+use anyhow::Result;
+use cluster_core::model::{PostgresStatus, TimelineId};
+use clusterd::postgres::{ConfigInputs, Error, Promotion, WantedSlot};
+
+use crate::place::{LIMIT, Server, on_every_major};
+
+/// A has crashed with rows that B never saw; B is the primary of timeline 3.
+async fn diverged(bin: &std::path::Path) -> Result<(Server, Server, Promotion)> {
+    let (a, b) = (Server::new(bin, "a").await?, Server::new(bin, "b").await?);
+    a.bootstrap().await?;
+    a.run("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")
+        .await?;
+    b.follow_by_clone(&a, 1).await?;
+    b.postgres.detach(LIMIT).await?;
+    b.wait_end_of_wal().await?;
+    a.run("INSERT INTO t SELECT generate_series(100, 5000)")
+        .await?;
+    a.crash().await?;
+    let promotion = b.promote(2, 3).await?;
+    b.postgres.apply_config(&b.inputs()).await?;
+    b.run("INSERT INTO t VALUES (2)").await?;
+    b.postgres.checkpoint(LIMIT).await?;
+    Ok((a, b, promotion))
+}
+
+#[test]
+fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() {
+    on_every_major(|bin| async move {
+        let (a, b, promotion) = diverged(&bin).await?;
+        let upstream = b.upstream(&a, 2);
+        // First recovery, with the signal and without upstream; pg_rewind itself could not do it.
+        let refused = a
+            .postgres
+            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .await;
+        assert!(
+            matches!(refused, Err(Error::NeedsClone { .. })),
+            "{refused:?}"
+        );
+        a.start().await?;
+        let ended = a.wait_end_of_wal().await?;
+        assert!(ended.end_of_wal() > promotion.fork && ended.timeline == TimelineId(2));
+        a.stop().await?;
+        let outcome = a
+            .postgres
+            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .await?;
+        let saved = outcome.divergent_wal.expect("it is small enough to keep");
+        assert!(saved.read_dir()?.count() >= 1, "divergent WAL is set aside");
+        assert!(a.postgres.has_standby_signal() && a.postgres.any_marker().is_none());
+        let slot = upstream.slot.clone().expect("tests use slots");
+        b.postgres
+            .apply_slots(&[WantedSlot {
+                name: slot,
+                reached: None,
+            }])
+            .await?;
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..a.inputs()
+        };
+        a.postgres.start_standby(&inputs).await?;
+        a.postgres.wait_answering(LIMIT).await?;
+        a.wait_replayed(b.flushed().await?).await?;
+        assert_eq!(a.standby().await?.timeline, TimelineId(3));
+        assert_eq!(
+            a.text("SELECT string_agg(i::text, ',') FROM t").await?,
+            "1,2"
+        );
+        assert_eq!(
+            a.text("SHOW port").await?,
+            a.port.to_string(),
+            "the source's files are ignored"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_that_cannot_be_reached_changes_nothing() {
+    on_every_major(|bin| async move {
+        let (a, b, promotion) = diverged(&bin).await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.stop().await?;
+        let upstream = b.upstream(&a, 2);
+        b.stop().await?;
+        let error = a
+            .postgres
+            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .await;
+        assert!(
+            matches!(error, Err(Error::SourceUnreachable { .. })),
+            "{error:?}"
+        );
+        assert!(a.postgres.any_marker().is_none() && a.postgres.has_standby_signal());
+        a.start().await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn an_interrupted_rewind_is_never_started_and_a_clone_cures_it() {
+    on_every_major(|bin| async move {
+        let (a, b, _) = diverged(&bin).await?;
+        // As a rewind leaves it when everything dies in the middle.
+        std::fs::write(a.state_dir().join("unfinished-rewind"), "b")?;
+        let seen = a.postgres.observe().await;
+        assert!(
+            matches!(
+                seen,
+                PostgresStatus::Unusable {
+                    clone_would_cure: true,
+                    ..
+                }
+            ),
+            "{seen:?}"
+        );
+        let started = a.postgres.start_standby(&a.inputs()).await;
+        assert!(
+            matches!(started, Err(Error::Unfinished { .. })),
+            "{started:?}"
+        );
+        a.follow_by_clone(&b, 2).await?;
+        assert_eq!(
+            a.text("SELECT string_agg(i::text, ',') FROM t").await?,
+            "1,2"
+        );
+        Ok(())
+    });
+}
+
+/// X18: killed anywhere, a rewind either changed nothing or leaves a directory that is not started.
+#[test]
+fn x18_a_rewind_killed_in_the_middle_is_never_started() {
+    on_every_major(|bin| async move {
+        let (a, b, promotion) = diverged(&bin).await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.stop().await?;
+        let rewind = tokio::spawn({
+            let (postgres, upstream) = (a.postgres.clone(), b.upstream(&a, 2));
+            async move {
+                postgres
+                    .rewind(&upstream, TimelineId(2), promotion.fork)
+                    .await
+            }
+        });
+        let log = a.state_dir().join("pg_rewind.log");
+        while !rewind.is_finished()
+            && !std::fs::read_to_string(&log)
+                .unwrap_or_default()
+                .contains("servers diverged")
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        a.postgres.cancel_tools().await?;
+        match rewind.await? {
+            Ok(_) => {} // it was faster
+            Err(Error::NeedsClone { .. }) => {
+                let started = a.postgres.start_standby(&a.inputs()).await;
+                assert!(
+                    matches!(started, Err(Error::Unfinished { .. })),
+                    "{started:?}"
+                );
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+        a.follow_by_clone(&b, 2).await?;
+        assert_eq!(
+            a.text("SELECT string_agg(i::text, ',') FROM t").await?,
+            "1,2"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn x19_a_rewound_directory_has_its_signal_and_starts_read_only() {
+    on_every_major(|bin| async move {
+        let (a, b, promotion) = diverged(&bin).await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.stop().await?;
+        let upstream = b.upstream(&a, 2);
+        a.postgres
+            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .await?;
+        assert!(a.data_dir().join("standby.signal").is_file());
+        a.start().await?;
+        assert!(
+            a.run("INSERT INTO t VALUES (3)").await.is_err(),
+            "no second primary"
+        );
+        Ok(())
+    });
+}
+
+/// pg_rewind compares timeline numbers only.
+#[test]
+fn x15_no_rewind_required_is_not_taken_as_proof() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        b.follow_by_clone(&a, 1).await?;
+        a.stop().await?;
+        let fork = b.standby().await?.end_of_wal();
+        let upstream = a.upstream(&b, 1);
+        b.postgres.detach(LIMIT).await?;
+        b.wait_end_of_wal().await?;
+        b.stop().await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.promote(2, 3).await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        a.postgres.checkpoint(LIMIT).await?;
+        let error = b.postgres.rewind(&upstream, TimelineId(2), fork).await;
+        assert!(
+            matches!(&error, Err(Error::NeedsClone { why }) if why.contains("ledger")),
+            "{error:?}"
+        );
+        assert!(b.postgres.any_marker().is_none(), "nothing was changed");
+        Ok(())
+    });
+}

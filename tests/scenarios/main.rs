@@ -1,0 +1,18 @@
+//! Whole clusters, one situation a test: real programs, real PostgreSQL, real network namespaces.
+//!
+//! `harness_itself` shows that the harness breaks what it says it breaks; `bootstrap` is first and
+//! second starts; `failover` is a lost primary; `fencing` is a primary that must not go on;
+//! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
+//! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
+//! refused, and that nothing changed.
+
+mod bad_input;
+mod bootstrap;
+mod drill;
+mod failover;
+mod fencing;
+mod harness_itself;
+mod membership;
+mod partition;
+mod proxy;
+mod requests;

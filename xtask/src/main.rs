@@ -1,0 +1,103 @@
+//! Every developer command. `cargo xtask demo` and `cargo xtask test` are the two a stranger needs.
+//!
+//! Not for anything a user of the cluster runs: that is `clusterctl`. Commands print what they run,
+//! so that each step can be repeated by hand.
+
+mod root;
+mod run;
+mod setup;
+mod suites;
+mod tally;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every developer command of Matriarch.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing on a fresh Debian or Ubuntu: PostgreSQL, HAProxy, PgBouncer, nftables.
+    Setup,
+    /// Three members with real PostgreSQL on loopback addresses, until Ctrl-C.
+    Demo {
+        /// Kill the primary once, print the outage an external writer measured, and end.
+        #[arg(long)]
+        kill_primary: bool,
+        /// Times of the lease.
+        #[arg(long, default_value = "lan")]
+        preset: String,
+    },
+    /// Everything CI runs, in order; the last line is `N passed, N failed`.
+    Test {
+        /// Only suites whose name contains this.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+    },
+    /// What can be told without a cluster: format, lints, levels 1 to 4, documentation, tidy.
+    Check,
+    /// Format, and apply what clippy can repair.
+    Fix,
+    /// The simulation: one seed, or many.
+    Sim {
+        /// Repeat exactly this schedule.
+        seed: Option<u64>,
+        /// How many schedules to try.
+        #[arg(long, conflicts_with = "seed")]
+        seeds: Option<u64>,
+    },
+    /// Measure with a release build.
+    Bench {
+        #[command(subcommand)]
+        what: Bench,
+    },
+    /// Chaos: writers and random faults; arguments go to `cluster-jepsen`.
+    Chaos {
+        /// For example `--seed 7 --seconds 120`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The table of write outages; arguments go to the benchmark (`--help` lists them).
+    Failover {
+        /// For example `--preset fast --rounds 20 --event host-lost`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Setup => setup::install_missing(),
+        Command::Demo {
+            kill_primary,
+            preset,
+        } => suites::demo(kill_primary, &preset),
+        Command::Test { only } => return suites::test(only.as_deref()),
+        Command::Check => return suites::check(),
+        Command::Fix => suites::fix(),
+        Command::Sim { seed, seeds } => suites::simulate(seed, seeds),
+        Command::Bench {
+            what: Bench::Failover { arguments },
+        } => suites::release_tool("cluster-tests", "bench-failover", &arguments),
+        Command::Chaos { arguments } => {
+            suites::release_tool("cluster-jepsen", "cluster-jepsen", &arguments)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

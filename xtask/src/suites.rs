@@ -1,0 +1,242 @@
+//! The suites, in order, and the commands made of them. What CI runs is this table and nothing else.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::run::{cargo, run};
+use crate::tally::{Outcome, Tally, count};
+use crate::{root, setup};
+
+/// One step of `test`.
+struct Suite {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    needs: Needs,
+}
+
+/// What a suite needs besides a compiler.
+#[derive(PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// Root and PostgreSQL.
+    Cluster,
+}
+
+/// Levels of tests as CONTRIBUTING.md describes them, cheapest first.
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "format",
+        arguments: &["fmt", "--all", "--check"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "lints",
+        arguments: &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "unit",
+        arguments: &["test", "--workspace", "--lib", "--bins"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "simulation",
+        arguments: &["test", "-p", "cluster-core", "--test", "*"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "guard",
+        arguments: &["test", "-p", "clusterd-guard", "--test", "*"],
+        needs: Needs::Cluster,
+    },
+    Suite {
+        name: "shell",
+        arguments: &["test", "-p", "clusterd", "--test", "*"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "tool",
+        arguments: &["test", "-p", "clusterctl", "--test", "*"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "documentation",
+        arguments: &["test", "--workspace", "--doc"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "tidy",
+        arguments: &["test", "-p", "cluster-tests", "--test", "tidy"],
+        needs: Needs::Nothing,
+    },
+    Suite {
+        name: "postgres",
+        arguments: &["test", "-p", "cluster-tests", "--test", "postgres"],
+        needs: Needs::Cluster,
+    },
+    Suite {
+        name: "scenarios",
+        arguments: &[
+            "test",
+            "-p",
+            "cluster-tests",
+            "--test",
+            "scenarios",
+            "--",
+            "--test-threads",
+            "2",
+        ],
+        needs: Needs::Cluster,
+    },
+];
+
+/// Everything CI runs. Ends with `N passed, N failed`.
+pub fn test(only: Option<&str>) -> ExitCode {
+    if let Err(error) = root::require().and_then(|()| setup::install_missing()) {
+        eprintln!("xtask: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    // The scenarios start the built programs, which cargo builds for no test of another package.
+    let programs = ["-p", "clusterd", "-p", "clusterd-guard", "-p", "clusterctl"];
+    let mut build = cargo(&["build"]);
+    build.args(programs);
+    if let Err(error) = run(build) {
+        eprintln!("xtask: {error:#}");
+        println!("0 passed, 1 failed");
+        return ExitCode::FAILURE;
+    }
+    run_suites(
+        SUITES
+            .iter()
+            .filter(|suite| only.is_none_or(|text| suite.name.contains(text))),
+    )
+}
+
+/// Whatever needs no cluster.
+pub fn check() -> ExitCode {
+    run_suites(SUITES.iter().filter(|suite| suite.needs == Needs::Nothing))
+}
+
+fn run_suites<'a>(suites: impl Iterator<Item = &'a Suite>) -> ExitCode {
+    let outcomes: Vec<(&Suite, Outcome)> = suites
+        .filter(|suite| is_there(suite))
+        .map(|suite| {
+            let mut command = cargo(suite.arguments);
+            if suite.needs == Needs::Cluster {
+                root::run_tests_as_root(&mut command);
+            }
+            (suite, count(command))
+        })
+        .collect();
+    let mut all = Tally::default();
+    println!();
+    for (
+        suite,
+        Outcome {
+            tally,
+            took,
+            is_good,
+        },
+    ) in &outcomes
+    {
+        let word = if *is_good { "ok" } else { "FAILED" };
+        println!(
+            "{:<14} {word:<7} {:>5} passed {:>3} failed {:>7.1} s",
+            suite.name,
+            tally.passed,
+            tally.failed,
+            took.as_secs_f64()
+        );
+        all.add(*tally);
+    }
+    println!("{} passed, {} failed", all.passed, all.failed);
+    if all.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// `--test *` fails in a package without such targets: then there is nothing to run.
+fn is_there(suite: &Suite) -> bool {
+    let ["test", "-p", package, "--test", "*", ..] = suite.arguments else {
+        return true;
+    };
+    let folders: &[&str] = match *package {
+        "cluster-core" => &["daemon/core/sim"],
+        "clusterd-guard" => &["daemon/guard/tests"],
+        "clusterd" => &["daemon/tests"],
+        "clusterctl" => &["ctl/tests"],
+        _ => return true,
+    };
+    folders.iter().any(|folder| {
+        std::fs::read_dir(crate::run::repository().join(folder)).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .any(|entry| entry.path().extension().is_some_and(|end| end == "rs"))
+        })
+    })
+}
+
+/// Formats, and applies what clippy can repair.
+pub fn fix() -> Result<()> {
+    run(cargo(&["fmt", "--all"]))?;
+    run(cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ]))
+}
+
+/// The simulation: one schedule again, or many new ones.
+pub fn simulate(seed: Option<u64>, seeds: Option<u64>) -> Result<()> {
+    let mut command = cargo(&["test", "--release", "-p", "cluster-core", "--test", "sim"]);
+    if let Some(seed) = seed {
+        command
+            .env("SIM_SEED", seed.to_string())
+            .args(["random", "--", "--nocapture"]);
+    }
+    if let Some(seeds) = seeds {
+        command
+            .env("SIM_SEEDS", seeds.to_string())
+            .args(["random", "--", "--nocapture"]);
+    }
+    run(command)
+}
+
+/// The demo, of the release build.
+pub fn demo(kill_primary: bool, preset: &str) -> Result<()> {
+    let mut arguments = vec!["--preset".to_owned(), preset.to_owned()];
+    if kill_primary {
+        arguments.push("--kill-primary".to_owned());
+    }
+    release_tool("cluster-tests", "demo", &arguments)
+}
+
+/// Builds the programs and one tool of ours in release, and runs the tool as root.
+pub fn release_tool(package: &str, tool: &str, arguments: &[String]) -> Result<()> {
+    setup::install_missing()?;
+    let mut build = cargo(&["build", "--release"]);
+    build.args(["-p", "clusterd", "-p", "clusterd-guard", "-p", "clusterctl"]);
+    build.args(["-p", package, "--bin", tool, "--bin", "clusterd"]);
+    build.args(["--bin", "clusterd-guard", "--bin", "clusterctl"]);
+    run(build)?;
+    let folder = crate::run::target_folder().join("release");
+    let mut command: Command = root::command(&folder.join(tool).to_string_lossy());
+    command
+        .args(arguments)
+        .current_dir(crate::run::repository());
+    run(command)
+}
