@@ -152,6 +152,9 @@ const BORDERS: &[Border] = &[
 /// File and folder names that say nothing.
 const EMPTY_NAMES: &[&str] = &["utils", "helpers", "common", "manager", "misc", "util"];
 
+/// Larger files are no text of ours.
+const LARGEST_TEXT: u64 = 1024 * 1024;
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -169,7 +172,11 @@ fn files() -> Vec<PathBuf> {
                 if name != "target" && name != ".git" {
                     walk(root, &path, found);
                 }
-            } else if let Ok(relative) = path.strip_prefix(root) {
+            } else if let Ok(relative) = path.strip_prefix(root)
+                && entry
+                    .metadata()
+                    .is_ok_and(|entry| entry.len() < LARGEST_TEXT)
+            {
                 found.push(relative.to_path_buf());
             }
         }

@@ -123,3 +123,20 @@ pub trait Propose: Send + Sync {
     /// Returns once the command is applied at the leader.
     async fn propose(&self, command: Command) -> Result<(), ProposeError>;
 }
+
+/// Whether a member could be promoted now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Who.
+    pub member: MemberName,
+    /// Why not; empty when it could.
+    pub reasons: Vec<String>,
+}
+
+/// What the cluster would decide if something happened; the decision's own code, asked ahead.
+pub trait Foresight: Send + Sync {
+    /// "If the primary died now …": codes and sentences.
+    fn explain(&self, board: &Board) -> Vec<(String, String)>;
+    /// Every member that is not the primary, best candidate first.
+    fn candidates(&self, board: &Board) -> Vec<Candidate>;
+}

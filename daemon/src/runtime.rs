@@ -48,7 +48,7 @@ const BOARD_EVERY: Duration = Duration::from_millis(100);
 /// # Errors
 /// It could not start, or a part that cannot be done without has failed.
 pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> anyhow::Result<()> {
-    // Disk.
+    // Disk. (The ports were tried before anything was made: see startup.)
     let durable = DurableRecord::open(&config.state_dir)?;
     let (stop, shutdown) = watch::channel(false);
     let daemon_start = format!("{:016x}", rand::random::<u64>());

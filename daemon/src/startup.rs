@@ -56,17 +56,40 @@ impl DeadlineGuard for NoGuard {
     }
 }
 
+/// Whether both listeners could be opened, before anything is made or started.
+///
+/// # Errors
+/// Every address that cannot be listened on, with its key.
+pub fn check_ports(config: &Config) -> anyhow::Result<()> {
+    let listeners = [("listen.http", config.listen.http), ("listen.grpc", config.listen.grpc)];
+    let problems: Vec<String> = listeners
+        .into_iter()
+        .filter_map(|(key, address)| {
+            let error = std::net::TcpListener::bind(address).err()?;
+            let (address, source) = (address.to_string(), error);
+            Some(crate::api::Error::Listen { key, address, source }.to_string())
+        })
+        .collect();
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+    Ok(())
+}
+
 /// Makes the directories, starts guard and lease thread, drops the user.
 ///
 /// # Errors
 /// A sentence for the operator; nothing was started that would be left.
 pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+    require_free_ports(config)?;
     let account = match &config.postgres {
         Some(postgres) => Some(Account::of_name(&postgres.os_user)?),
         None => None,
     };
     let is_root = nix::unistd::Uid::effective().is_root();
     make_directory(&config.state_dir, 0o700, account.as_ref().filter(|_| is_root))?;
+    if let Some(account) = account.as_ref().filter(|_| is_root) {
+        // A service manager makes it before us, and as root's.
+        give(&config.state_dir, account)?;
+    }
     if let Some(postgres) = &config.postgres {
         let owner = account.as_ref().filter(|_| is_root);
         if let Some(parent) = postgres.data_dir.parent()
@@ -96,6 +119,16 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         privileges::drop_to(account)?;
     }
     Ok(Prepared { lease, orders, guard, not_granted })
+}
+
+/// A port in use is found before anything is made or started.
+fn require_free_ports(config: &Config) -> anyhow::Result<()> {
+    for (key, address) in [("listen.http", config.listen.http), ("listen.grpc", config.listen.grpc)] {
+        std::net::TcpListener::bind(address).with_context(|| {
+            format!("{key}: could not listen on {address} (another clusterd or program has it)")
+        })?;
+    }
+    Ok(())
 }
 
 fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
@@ -164,9 +197,10 @@ fn make_directory(path: &Path, mode: u32, owner: Option<&Account>) -> anyhow::Re
     std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .with_context(|| format!("set the mode of {}", path.display()))?;
-    if let Some(account) = owner {
-        chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-            .with_context(|| format!("give {} to {}", path.display(), account.name))?;
-    }
-    Ok(())
+    owner.map_or(Ok(()), |account| give(path, account))
+}
+
+fn give(path: &Path, account: &Account) -> anyhow::Result<()> {
+    chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
+        .with_context(|| format!("give {} to {}", path.display(), account.name))
 }

@@ -5,6 +5,8 @@
 //! it those tests fail and say so. The child processes are this test binary again, running
 //! `torture_worker`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -59,13 +61,26 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64, text: &str) -> Entry {
-    let command = Change::Noop { by: NodeId(term), start: text.to_owned() };
-    let stamp = Stamp { version: COMMAND_VERSION, at_unix_ms: index, command };
-    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(stamp) }
+    let command = Change::Noop {
+        by: NodeId(term),
+        start: text.to_owned(),
+    };
+    let stamp = Stamp {
+        version: COMMAND_VERSION,
+        at_unix_ms: index,
+        command,
+    };
+    Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(stamp),
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 async fn entries(store: &mut LogStore) -> Vec<Entry> {
@@ -78,7 +93,10 @@ fn filled(folder: &Path, last: u64) {
         let mut store = open(folder).unwrap();
         store.save_vote(&Vote::new(3, 1)).await.unwrap();
         for index in 0..=last {
-            store.blocking_append([entry(3, index, &"x".repeat(200))]).await.unwrap();
+            store
+                .blocking_append([entry(3, index, &"x".repeat(200))])
+                .await
+                .unwrap();
         }
         store.close().await;
     });
@@ -115,7 +133,10 @@ fn what_was_answered_is_there_after_a_restart() {
         let kept = entries(&mut store).await;
         assert_eq!(kept.first().map(|e| e.log_id), Some(log_id(3, 5)));
         assert_eq!(kept.last().map(|e| e.log_id), Some(log_id(4, 15)));
-        assert_eq!(store.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(3, 4)));
+        assert_eq!(
+            store.get_log_state().await.unwrap().last_purged_log_id,
+            Some(log_id(3, 4))
+        );
         store.close().await;
     });
 }
@@ -124,7 +145,9 @@ fn what_was_answered_is_there_after_a_restart() {
 fn a_store_is_opened_by_one_process_only() {
     let folder = tempfile::tempdir().unwrap();
     let _first = open(folder.path()).unwrap();
-    let refused = open(folder.path()).err().expect("the second opening is refused");
+    let refused = open(folder.path())
+        .err()
+        .expect("the second opening is refused");
     assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
 }
 
@@ -149,8 +172,14 @@ fn refusal(folder: &Path) -> String {
 }
 
 fn assert_way_out(text: &str, folder: &Path) {
-    assert!(text.contains(folder.to_str().unwrap()), "names the place: {text}");
-    assert!(text.contains("clusterctl members replace c"), "names the way out: {text}");
+    assert!(
+        text.contains(folder.to_str().unwrap()),
+        "names the place: {text}"
+    );
+    assert!(
+        text.contains("clusterctl members replace c"),
+        "names the way out: {text}"
+    );
 }
 
 #[test]
@@ -210,7 +239,10 @@ fn a_flipped_byte_is_never_taken_for_the_truth() {
         refused += u32::from(!is_whole_or_refused(&damaged, 30, &format!("byte {at}")));
         fs::remove_dir_all(&damaged).unwrap();
     }
-    assert!(refused > 10, "only {refused} of 48 flips were noticed: is anything damaged at all?");
+    assert!(
+        refused > 10,
+        "only {refused} of 48 flips were noticed: is anything damaged at all?"
+    );
 }
 
 #[test]
@@ -223,7 +255,10 @@ fn a_cut_file_is_never_taken_for_the_truth() {
     for step in 0..16 {
         let cut = folder.path().join(format!("cut-{step}"));
         copy(&clean, &cut);
-        let file = fs::OpenOptions::new().write(true).open(cut.join("log/db")).unwrap();
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(cut.join("log/db"))
+            .unwrap();
         file.set_len(written * step / 16).unwrap();
         drop(file);
         refused += u32::from(!is_whole_or_refused(&cut, 30, &format!("cut {step}")));
@@ -247,7 +282,11 @@ fn is_whole_or_refused(folder: &Path, last: u64, what: &str) -> bool {
             false
         }
         Ok(mut store) => runtime().block_on(async {
-            assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(3, 1)), "{what}");
+            assert_eq!(
+                store.read_vote().await.unwrap(),
+                Some(Vote::new(3, 1)),
+                "{what}"
+            );
             let kept = entries(&mut store).await;
             assert_eq!(kept.len() as u64, last + 1, "{what}");
             for (index, kept) in (0..).zip(&kept) {
@@ -263,7 +302,9 @@ fn is_whole_or_refused(folder: &Path, last: u64, what: &str) -> bool {
 fn a_spoilt_snapshot_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("snapshot"), b"half a snapsh").unwrap();
-    let refused = Machine::open(folder.path(), "c", failure()).err().expect("refused");
+    let refused = Machine::open(folder.path(), "c", failure())
+        .err()
+        .expect("refused");
     assert_way_out(&refused.to_string(), folder.path());
 }
 
@@ -283,9 +324,15 @@ fn torture_worker() {
             out.flush().unwrap();
         };
         let state = store.get_log_state().await.unwrap();
-        let mut term = store.read_vote().await.unwrap().map_or(0, |vote| vote.leader_id().term);
+        let mut term = store
+            .read_vote()
+            .await
+            .unwrap()
+            .map_or(0, |vote| vote.leader_id().term);
         let mut next = state.last_log_id.map_or(0, |last| last.index + 1);
-        let mut purged = state.last_purged_log_id.map_or(0, |purged| purged.index + 1);
+        let mut purged = state
+            .last_purged_log_id
+            .map_or(0, |purged| purged.index + 1);
         loop {
             let dice: u32 = rand::random();
             if term == 0 || dice % 11 == 0 {
@@ -295,21 +342,32 @@ fn torture_worker() {
                 say(format!("voted {term}"));
             } else if dice % 17 == 0 && next > purged + 8 {
                 let from = next - u64::from(dice / 17 % 4) - 1;
-                let at = entries(&mut store).await.iter().find(|e| e.log_id.index == from).unwrap().log_id;
+                let at = entries(&mut store)
+                    .await
+                    .iter()
+                    .find(|e| e.log_id.index == from)
+                    .unwrap()
+                    .log_id;
                 say(format!("cutting {from}"));
                 store.truncate(at).await.unwrap();
                 next = from;
             } else if dice % 23 == 0 && next > purged + 40 {
                 let upto = next - 20;
-                let at = entries(&mut store).await.iter().find(|e| e.log_id.index == upto).unwrap().log_id;
+                let at = entries(&mut store)
+                    .await
+                    .iter()
+                    .find(|e| e.log_id.index == upto)
+                    .unwrap()
+                    .log_id;
                 say(format!("purging {upto}"));
                 store.purge(at).await.unwrap();
                 purged = upto + 1;
             } else {
                 let count = u64::from(dice % 4) + 1;
                 let text = "y".repeat((dice % 900) as usize);
-                let batch: Vec<Entry> =
-                    (next..next + count).map(|index| entry(term, index, &text)).collect();
+                let batch: Vec<Entry> = (next..next + count)
+                    .map(|index| entry(term, index, &text))
+                    .collect();
                 store.blocking_append(batch).await.unwrap();
                 for index in next..next + count {
                     say(format!("has {index} {term}"));
@@ -331,7 +389,9 @@ struct Told {
 
 impl Told {
     fn hear(&mut self, line: &str) {
-        let Some(line) = line.split("T ").nth(1) else { return };
+        let Some(line) = line.split("T ").nth(1) else {
+            return;
+        };
         self.heard += 1;
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap();
@@ -349,15 +409,26 @@ impl Told {
     fn check(&mut self, folder: &Path, round: &str) {
         let mut store = reopen(folder);
         runtime().block_on(async {
-            let vote = store.read_vote().await.unwrap().map_or(0, |vote| vote.leader_id().term);
-            assert!(vote >= self.voted && vote <= self.voting.max(self.voted), "{round}: {vote}, {self:?}");
+            let vote = store
+                .read_vote()
+                .await
+                .unwrap()
+                .map_or(0, |vote| vote.leader_id().term);
+            assert!(
+                vote >= self.voted && vote <= self.voting.max(self.voted),
+                "{round}: {vote}, {self:?}"
+            );
             let kept: BTreeMap<u64, u64> = entries(&mut store)
                 .await
                 .iter()
                 .map(|entry| (entry.log_id.index, entry.log_id.leader_id.term))
                 .collect();
             for (index, term) in &self.terms {
-                assert_eq!(kept.get(index), Some(term), "{round}: entry {index} is lost");
+                assert_eq!(
+                    kept.get(index),
+                    Some(term),
+                    "{round}: entry {index} is lost"
+                );
             }
             self.terms = kept;
             self.voted = vote;
@@ -375,7 +446,13 @@ struct Worker {
 impl Worker {
     fn start(folder: &Path, told: Told) -> Worker {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "torture_worker", "--ignored", "--nocapture", "--test-threads=1"])
+            .args([
+                "--exact",
+                "torture_worker",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
             .env(FOLDER, folder)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -395,7 +472,11 @@ impl Worker {
                 line.clear();
             }
         });
-        Worker { child, told, reader: Some(reader) }
+        Worker {
+            child,
+            told,
+            reader: Some(reader),
+        }
     }
 
     /// Until the worker has told something new.
@@ -447,12 +528,18 @@ fn killed_at_any_moment_it_has_everything_it_answered() {
         told = worker.kill();
         told.check(folder.path(), &format!("round {round}"));
     }
-    assert!(votes > u64::from(SIGKILL_ROUNDS) / 2, "the workers did almost nothing: {votes}");
+    assert!(
+        votes > u64::from(SIGKILL_ROUNDS) / 2,
+        "the workers did almost nothing: {votes}"
+    );
     let size: u64 = fs::read_dir(folder.path().join("log"))
         .unwrap()
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
-    assert!(size < 64 * 1024 * 1024, "the store has grown to {size} bytes");
+    assert!(
+        size < 64 * 1024 * 1024,
+        "the store has grown to {size} bytes"
+    );
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -477,14 +564,19 @@ struct Mounted(PathBuf);
 impl Mounted {
     fn image(image: &Path, at: &Path) -> Mounted {
         fs::create_dir_all(at).unwrap();
-        run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()]);
+        run(
+            "mount",
+            &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()],
+        );
         Mounted(at.to_owned())
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").args(["-l", self.0.to_str().unwrap()]).status();
+        let _ = Command::new("umount")
+            .args(["-l", self.0.to_str().unwrap()])
+            .status();
     }
 }
 
@@ -521,15 +613,27 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_answered() {
         let worker = Worker::start(&store, Told::default());
         for _ in 0..10 {
             worker.wait_for_a_word();
-            thread::sleep(Duration::from_millis(15 + u64::from(rand::random::<u8>() / 2)));
+            thread::sleep(Duration::from_millis(
+                15 + u64::from(rand::random::<u8>() / 2),
+            ));
             let pid = Pid::from_raw(i32::try_from(worker.child.id()).unwrap());
             kill(pid, Signal::SIGSTOP).unwrap();
             wait_until_read(&worker);
             let mut told = {
                 let told = worker.told.lock().unwrap();
-                Told { terms: told.terms.clone(), ..*told }
+                Told {
+                    terms: told.terms.clone(),
+                    ..*told
+                }
             };
-            run("cp", &["--sparse=always", disk.to_str().unwrap(), copied.to_str().unwrap()]);
+            run(
+                "cp",
+                &[
+                    "--sparse=always",
+                    disk.to_str().unwrap(),
+                    copied.to_str().unwrap(),
+                ],
+            );
             kill(pid, Signal::SIGCONT).unwrap();
             let after = Mounted::image(&copied, &folder.path().join("after"));
             told.check(&after.0.join("raft"), &format!("cut {cuts}"));
@@ -549,18 +653,27 @@ fn a_full_disk_stops_the_member_and_loses_nothing_that_was_answered() {
     let store_folder = mounted.0.join("raft");
     let failures = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&failures);
-    let failure = Failure::new(Arc::new(move |why| told.lock().unwrap().push(why.to_owned())));
+    let failure = Failure::new(Arc::new(move |why| {
+        told.lock().unwrap().push(why.to_owned())
+    }));
     let mut store = LogStore::open(&store_folder, "c", failure).unwrap();
     let ballast = mounted.0.join("ballast");
     let acknowledged = runtime().block_on(async {
         store.save_vote(&Vote::new(1, 1)).await.unwrap();
         fill(&ballast);
         let mut next = 0;
-        while store.blocking_append([entry(1, next, &"z".repeat(20_000))]).await.is_ok() {
+        while store
+            .blocking_append([entry(1, next, &"z".repeat(20_000))])
+            .await
+            .is_ok()
+        {
             next += 1;
             assert!(next < 5_000, "the disk never fills up");
         }
-        assert!(store.save_vote(&Vote::new(2, 1)).await.is_err(), "failed for ever");
+        assert!(
+            store.save_vote(&Vote::new(2, 1)).await.is_err(),
+            "failed for ever"
+        );
         store.close().await;
         next
     });
@@ -569,14 +682,20 @@ fn a_full_disk_stops_the_member_and_loses_nothing_that_was_answered() {
     assert!(why[0].contains("the disk is full"), "{why:?}");
     assert!(acknowledged > 0, "there was room for a little");
     drop(store);
-    let refused = open(&store_folder).err().expect("no room to start").to_string();
+    let refused = open(&store_folder)
+        .err()
+        .expect("no room to start")
+        .to_string();
     assert!(refused.contains("the disk is full"), "{refused}");
     fs::remove_file(&ballast).unwrap();
     let mut store = reopen(&store_folder);
     runtime().block_on(async {
         assert_eq!(store.read_vote().await.unwrap(), Some(Vote::new(1, 1)));
         let kept = entries(&mut store).await.len() as u64;
-        assert!(kept >= acknowledged, "{acknowledged} were answered, {kept} are there");
+        assert!(
+            kept >= acknowledged,
+            "{acknowledged} were answered, {kept} are there"
+        );
         store.close().await;
     });
 }
@@ -586,6 +705,7 @@ fn fill(path: &Path) {
     let mut file = fs::File::create(path).unwrap();
     while file.write_all(&[1u8; 65_536]).is_ok() {}
     let length = file.metadata().unwrap().len();
-    file.set_len(length.saturating_sub(6 * 1024 * 1024)).unwrap();
+    file.set_len(length.saturating_sub(6 * 1024 * 1024))
+        .unwrap();
     file.sync_all().unwrap();
 }

@@ -10,5 +10,4 @@ pub mod v1 {
 }
 
 /// The compiled descriptions of every file, for gRPC reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/clusterd.v1.bin"));
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clusterd.v1.bin"));

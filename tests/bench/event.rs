@@ -62,7 +62,10 @@ impl Event {
                 member.start()
             }
             Event::DaemonFrozen => member.stop_daemon(),
-            Event::GuardKilled => member.kill_guard(),
+            Event::GuardKilled => {
+                member.kill_guard()?;
+                member.restart_when_it_ends(PATIENCE)
+            }
             Event::BothKilled => {
                 member.kill_guard()?;
                 member.kill_daemon()?;

@@ -21,7 +21,7 @@ use crate::member::{Member, POSTGRES_PORT};
 use crate::network::{Cut, Network};
 use crate::orphans;
 use crate::programs;
-use crate::reaper::{Reaper, cgroup_root, sweep};
+use crate::reaper::{Reaper, cgroup_root, scratch, sweep};
 use crate::sql::{self, Login};
 use crate::wait::wait_until;
 use crate::writer::{self, History, WriterOptions, Writers};
@@ -150,7 +150,7 @@ impl Cluster {
         let number = NUMBER.fetch_add(1, Ordering::SeqCst);
         let prefix = format!("mt{}-{number}", std::process::id());
         let group = cgroup_root()?.join(&prefix);
-        let folder = PathBuf::from("/tmp").join(&prefix);
+        let folder = scratch().join(&prefix);
         let reaper = Reaper::start(&group, &prefix, &folder)?;
         fs::create_dir_all(&folder).context("make the cluster's folder")?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
@@ -250,6 +250,11 @@ impl Cluster {
                 folder: &member.folder,
                 bin: &member.bin,
                 clients,
+                client_login: if self.wanted.loopback.is_some() {
+                    "scram-sha-256"
+                } else {
+                    "trust"
+                },
             });
             let text = format!("{text}{}", self.wanted.more_config);
             write_private(&member.config_file(), &text)?;
@@ -364,7 +369,10 @@ impl Cluster {
                 .count();
             // The primary's word may be a moment old: each standby must say so itself, too.
             let ready = (0..self.members.len())
-                .filter(|place| self.get(*place, "/replica").is_ok_and(|said| said.status == 200))
+                .filter(|place| {
+                    self.get(*place, "/replica")
+                        .is_ok_and(|said| said.status == 200)
+                })
                 .count();
             match streaming == standbys && ready == standbys {
                 true => Ok(primary),

@@ -32,6 +32,9 @@ pub struct ConfigOptions<'a> {
     pub bin: &'a Path,
     /// Network that clients come from.
     pub clients: &'a str,
+    /// How they log in: `trust` where many connect again and again, because computing a password's
+    /// proof in an unoptimised build would be what is measured.
+    pub client_login: &'a str,
 }
 
 /// The whole file.
@@ -78,8 +81,13 @@ os_user = "postgres"
 superuser_password = "{PASSWORD}"
 replication_password = "{PASSWORD}"
 rewind_password = "{PASSWORD}"
-hba = ["host all all {clients} scram-sha-256"]
-"#
+hba = ["host all all {clients} {}"]
+
+[postgres.parameters]
+# Killed servers must leave no shared memory outside their folders.
+dynamic_shared_memory_type = "mmap"
+"#,
+            options.client_login
         ));
     }
     for (name, address) in options.members {

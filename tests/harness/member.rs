@@ -208,6 +208,16 @@ impl Member {
         signal(self.guard_pid()?, Signal::SIGKILL)
     }
 
+    /// Plays the service manager: waits until the daemon ended by itself, and starts it again. A daemon
+    /// that finds its guard gone kills PostgreSQL and ends, because only a new start makes a new guard.
+    ///
+    /// # Errors
+    /// It did not end in time.
+    pub fn restart_when_it_ends(&mut self, limit: Duration) -> Result<()> {
+        self.wait_for_end(limit)?;
+        self.start()
+    }
+
     /// SIGKILL to the postmaster.
     ///
     /// # Errors

@@ -20,11 +20,15 @@ if [ -d "$1" ]; then
   done
   find "$1" -depth -type d -exec rmdir {} \;
 fi
+# A killed postmaster leaves its System V segment; line 7 of its file names it.
+for file in "$3"/*/volume/data*/postmaster.pid; do
+  [ -f "$file" ] && ipcrm -m "$(sed -n 7p "$file" | tr -s ' ' | sed 's/^ //' | cut -d' ' -f2)"
+done
 for space in $(ip netns list 2>/dev/null | cut -d' ' -f1 | grep "^$2-"); do
   ip netns delete "$space"
 done
 grep " $3/" /proc/mounts | cut -d' ' -f2 | sort -r | while read -r mount; do umount -l "$mount"; done
-case "$3" in /tmp/mt*) rm -rf "$3" ;; esac
+case "$3" in */mt[0-9]*) rm -rf "$3" ;; esac
 "#;
 
 /// The running cleaner of one cluster.
@@ -88,13 +92,18 @@ pub fn sweep() -> Result<()> {
             continue;
         };
         if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-            script(&entry.path(), &name, &Path::new("/tmp").join(&name))
+            script(&entry.path(), &name, &scratch().join(&name))
                 .stdin(Stdio::null())
                 .status()
                 .context("run the cleaner")?;
         }
     }
     Ok(())
+}
+
+/// Where clusters keep their data: `MATRIARCH_SCRATCH`, else /tmp. Short, because of socket paths.
+pub fn scratch() -> PathBuf {
+    std::env::var_os("MATRIARCH_SCRATCH").map_or_else(|| "/tmp".into(), PathBuf::from)
 }
 
 /// Where cgroup v2 is mounted; on hybrid systems it is one level deeper.

@@ -22,8 +22,8 @@ pub fn clock() -> Duration {
 }
 
 /// Made before writers start.
-pub const TABLE: &str =
-    "CREATE TABLE IF NOT EXISTS written (writer int, number bigint, PRIMARY KEY (writer, number))";
+pub const TABLE: &str = "DROP TABLE IF EXISTS written; \
+     CREATE TABLE written (writer int, number bigint, PRIMARY KEY (writer, number))";
 
 /// How writers behave.
 #[derive(Clone, Debug)]

@@ -86,16 +86,26 @@ pub struct Server {
     pub postgres: Postgres,
     pub port: u16,
     pub supervisor: Arc<GuardSupervisor>,
-    guard: Child,
+    guard: Guarding,
     place: TempDir,
+}
+
+/// The guard's process; it must not outlive a test that fails before its server is complete.
+struct Guarding(Child);
+
+impl Drop for Guarding {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // The kernel stops PostgreSQL with the guard; wait, so that nothing outlives the test.
         let pid_file = self.data_dir().join("postmaster.pid");
-        let _ = self.guard.kill();
-        let _ = self.guard.wait();
+        let _ = self.guard.0.kill();
+        let _ = self.guard.0.wait();
         let begin = Instant::now();
         while let Some(pid) = read_pid(&pid_file)
             && Path::new(&format!("/proc/{pid}")).exists()
@@ -187,23 +197,18 @@ impl Server {
             .insert("log_connections".into(), "on".into());
         change(&mut options);
         let socket = place.path().join("guard.socket");
-        let guard = Command::new(guard_program()?)
-            .arg("--socket")
-            .arg(&socket)
-            .arg("--data-dir")
-            .arg(&options.data_dir)
-            .args([
-                "--user",
-                &options.os_user,
-                "--cgroup",
-                "none",
-                "--realtime-priority",
-                "0",
-            ])
-            .stderr(std::fs::File::create(place.path().join("guard.log"))?)
-            .stdout(Stdio::null())
-            .stdin(Stdio::null())
-            .spawn()?;
+        let guard = Guarding(
+            Command::new(guard_program()?)
+                .arg("--socket")
+                .arg(&socket)
+                .arg("--data-dir")
+                .arg(&options.data_dir)
+                .args(["--user", &options.os_user, "--cgroup", "none"])
+                .stderr(std::fs::File::create(place.path().join("guard.log"))?)
+                .stdout(Stdio::null())
+                .stdin(Stdio::null())
+                .spawn()?,
+        );
         let supervisor = Arc::new(GuardSupervisor::new(socket.clone()));
         let begin = Instant::now();
         while supervisor.ask(Request::Status).await.is_err() {

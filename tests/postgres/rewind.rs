@@ -189,7 +189,20 @@ fn x19_a_rewound_directory_has_its_signal_and_starts_read_only() {
             .rewind(&upstream, TimelineId(2), promotion.fork)
             .await?;
         assert!(a.data_dir().join("standby.signal").is_file());
-        a.start().await?;
+        let slot = upstream.slot.clone().expect("tests use slots");
+        b.postgres
+            .apply_slots(&[WantedSlot {
+                name: slot,
+                reached: None,
+            }])
+            .await?;
+        // It is consistent only at a position whose WAL the source has.
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..a.inputs()
+        };
+        a.postgres.start_standby(&inputs).await?;
+        a.postgres.wait_answering(LIMIT).await?;
         assert!(
             a.run("INSERT INTO t VALUES (3)").await.is_err(),
             "no second primary"

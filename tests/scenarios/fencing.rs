@@ -48,10 +48,12 @@ fn daemon_killed_for_good_guard_ends_the_reign() -> Result<()> {
 
 #[test]
 fn guard_killed_postgres_dies_with_it() -> Result<()> {
-    let cluster = Wanted::new("guard-killed").start()?;
+    let mut cluster = Wanted::new("guard-killed").start()?;
     let drill = Drill::begin(&cluster)?;
     let blow = cluster_tests::writer::clock();
+    cluster.expect_error("the guard is gone");
     cluster.members[drill.primary].kill_guard()?;
+    cluster.members[drill.primary].restart_when_it_ends(PATIENCE)?;
     drill.wait_writing(blow + Duration::from_millis(500))?;
     cluster.wait_healthy(PATIENCE)?;
     let (_, outage) = drill.end(&cluster)?;

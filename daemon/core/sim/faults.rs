@@ -15,6 +15,8 @@ pub struct Plan {
     pub apply_lag: u64,
     /// No new fault from then on.
     pub until: Micros,
+    /// Looking at PostgreSQL never fails.
+    pub is_clear_sighted: bool,
     /// A directory is unusable after a host's restart, per mille.
     pub damage: u64,
     /// How much clients write.

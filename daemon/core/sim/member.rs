@@ -112,7 +112,7 @@ impl World {
 
     /// Observes this member.
     pub fn look(&mut self, node: usize) -> Look {
-        let unseen = self.random.chance(4);
+        let unseen = self.random.chance(4) && !self.plan.is_clear_sighted;
         let host = &self.nodes[node];
         let is_marked = host.durable.marker.is_some();
         let mut postgres = host.postgres.status(self.now, &self.names);
@@ -599,10 +599,11 @@ impl World {
         } else if !is_host {
             host.daemon_frozen = false;
         }
+        // The guard's timer fires first thing.
+        self.mind_guard(node);
         if !self.answers(node) {
             return;
         }
-        self.mind_guard(node);
         for message in std::mem::take(&mut self.nodes[node].inbox) {
             if self.answers(node) {
                 self.receive(node, message);

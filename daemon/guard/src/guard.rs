@@ -79,11 +79,22 @@ pub struct Guard {
     pub(crate) last_exit: Option<PostmasterExit>,
     pub(crate) last_kill: Option<KillReport>,
     pub(crate) last_id: u64,
+    /// The census answered to `Status` while our postmaster runs, and when it was taken.
+    pub(crate) last_census: Option<LastCensus>,
     pub(crate) watchdog: Watchdog,
     pub(crate) server: Option<Server>,
     ending_since: Option<u64>,
     signals: SignalFd,
     timer: OwnedFd,
+}
+
+/// A census that is good enough for a server that runs anyway.
+#[derive(Debug, Clone)]
+pub(crate) struct LastCensus {
+    pub(crate) taken_ns: u64,
+    pub(crate) set_id: u64,
+    pub(crate) own: usize,
+    pub(crate) foreign: Vec<i32>,
 }
 
 impl Guard {
@@ -117,6 +128,7 @@ impl Guard {
             killing: None,
             last_exit: None,
             last_kill: None,
+            last_census: None,
             last_id: 0,
             watchdog,
             server: None,

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock;
-use crate::guard::Guard;
+use crate::guard::{Guard, LastCensus};
 use crate::kill::{Cause, Scope};
 use crate::log_line;
 use crate::process_set::{self, ProcessSet};
@@ -388,16 +388,10 @@ impl Guard {
         if self.set.is_none() && self.killing.is_none() {
             self.path_directory = Identity::of(&self.arguments.data_dir).ok();
         }
-        let census = self.census();
-        let is_quiet = self.set.is_none() && self.killing.is_none();
-        let (processes, is_empty, not_verified, foreign) = match census {
-            Ok(census) => (
-                census.own.len(),
-                is_quiet && census.is_empty(),
-                None,
-                census.foreign.iter().map(|process| process.pid).collect(),
-            ),
-            Err(error) => (0, false, Some(error.to_string()), Vec::new()),
+        let (processes, is_empty, not_verified, foreign) = match self.recent_census() {
+            // The postmaster runs, so "empty" is no question.
+            Some(recent) => (recent.own, false, None, recent.foreign),
+            None => self.fresh_census(),
         };
         Status {
             now_ns: clock::boottime_ns(),
@@ -412,6 +406,37 @@ impl Guard {
             tools: self.tools.status(),
             foreign,
         }
+    }
+}
+
+/// While our postmaster runs, everybody's `/proc` is read no more often than this: it is the
+/// guard's only cost, and "empty" is never answered from it.
+const CENSUS_EVERY_NS: u64 = 1_000_000_000;
+
+impl Guard {
+    /// The last census, if our postmaster has been running since and it is recent.
+    fn recent_census(&self) -> Option<LastCensus> {
+        let set = self.set.as_ref().filter(|_| self.killing.is_none())?;
+        set.postmaster?;
+        let recent = self.last_census.as_ref()?;
+        let age = clock::boottime_ns().saturating_sub(recent.taken_ns);
+        (recent.set_id == set.id && age < CENSUS_EVERY_NS).then(|| recent.clone())
+    }
+
+    fn fresh_census(&mut self) -> (usize, bool, Option<String>, Vec<i32>) {
+        let census = match self.census() {
+            Ok(census) => census,
+            Err(error) => return (0, false, Some(error.to_string()), Vec::new()),
+        };
+        let is_quiet = self.set.is_none() && self.killing.is_none();
+        let foreign: Vec<i32> = census.foreign.iter().map(|process| process.pid).collect();
+        self.last_census = self.set.as_ref().map(|set| LastCensus {
+            taken_ns: clock::boottime_ns(),
+            set_id: set.id,
+            own: census.own.len(),
+            foreign: foreign.clone(),
+        });
+        (census.own.len(), is_quiet && census.is_empty(), None, foreign)
     }
 }
 

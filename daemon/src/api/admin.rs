@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status};
 
 use super::asks::{Asks, Progress, member_of, new_request_id};
 use super::topology::{self, DsnRole};
-use super::{Foresight, LocalControl, NO_TOKEN_CONFIGURED, documents, status};
-use crate::board::{LeaseView, ProposeError};
+use super::{LocalControl, NO_TOKEN_CONFIGURED, documents, status};
+use crate::board::{Foresight, LeaseView, ProposeError};
 use crate::secret::AdminToken;
 use crate::wire;
 

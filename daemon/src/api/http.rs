@@ -15,13 +15,12 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::Value;
 
-use super::Foresight;
 use super::asks::Asks;
 use super::documents;
 use super::health::{self, Health, Query};
 use super::topology::{self, DsnRole};
 use super::writes::{self, Endpoint};
-use crate::board::{Board, LeaseView};
+use crate::board::{Board, Foresight, LeaseView};
 use crate::metrics;
 use crate::secret::AdminToken;
 

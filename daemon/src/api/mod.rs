@@ -21,14 +21,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum_server::tls_rustls::RustlsConfig;
-use cluster_core::model::MemberName;
 use cluster_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 
-use crate::board::{Board, LeaseView, Propose};
+use crate::board::{Board, Foresight, LeaseView, Propose};
 use crate::exchange::PeerBackend;
 use crate::secret::{AdminToken, ClusterSecret};
 use crate::tls::Tls;
@@ -80,23 +79,6 @@ pub trait LocalControl: Send + Sync {
     async fn leave(&self, by: &str, limit: Duration) -> Result<String, String>;
     /// Changes what is logged; refuses a filter that cannot be read.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
-}
-
-/// Whether a member could be promoted now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// Who.
-    pub member: MemberName,
-    /// Why not; empty when it could.
-    pub reasons: Vec<String>,
-}
-
-/// What the cluster would decide if something happened; the decision's own code, asked ahead.
-pub trait Foresight: Send + Sync {
-    /// "If the primary died now …": codes and sentences.
-    fn explain(&self, board: &Board) -> Vec<(String, String)>;
-    /// Every member that is not the primary, best candidate first.
-    fn candidates(&self, board: &Board) -> Vec<Candidate>;
 }
 
 /// The listeners could not be opened or failed.

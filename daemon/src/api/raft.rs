@@ -34,8 +34,13 @@ fn refused(refusal: Refusal) -> Status {
 }
 
 fn proof<T>(request: &Request<T>) -> Result<String, Status> {
-    let proof = request.metadata().get(PROOF_KEY).and_then(|proof| proof.to_str().ok());
-    proof.map(str::to_owned).ok_or_else(|| refused(Refusal::NotProven))
+    let proof = request
+        .metadata()
+        .get(PROOF_KEY)
+        .and_then(|proof| proof.to_str().ok());
+    proof
+        .map(str::to_owned)
+        .ok_or_else(|| refused(Refusal::NotProven))
 }
 
 impl RaftService {
@@ -67,7 +72,9 @@ impl RaftService {
     }
 
     fn door(&self) -> Result<Door, Status> {
-        self.inbox.door().ok_or_else(|| Status::aborted("this member is starting"))
+        self.inbox
+            .door()
+            .ok_or_else(|| Status::aborted("this member is starting"))
     }
 }
 
@@ -104,7 +111,9 @@ impl Raft for RaftService {
         let identity = told.identity.as_ref();
         Ok(Response::new(v1::ProbeReply {
             name: told.name,
-            cluster_id: identity.map(|known| known.cluster_id.clone()).unwrap_or_default(),
+            cluster_id: identity
+                .map(|known| known.cluster_id.clone())
+                .unwrap_or_default(),
             generation: identity.map_or(0, |known| known.generation),
             node_id: identity.map_or(0, |known| known.node_id),
             store_is_empty: told.store_is_empty,
@@ -132,7 +141,10 @@ impl Raft for RaftService {
             },
             list_hash: Some(message.list_hash).filter(|hash| !hash.is_empty()),
         };
-        self.door()?.offered(offer, &message.to, &proof).await.map_err(refused)?;
+        self.door()?
+            .offered(offer, &message.to, &proof)
+            .await
+            .map_err(refused)?;
         Ok(Response::new(v1::AdoptReply {}))
     }
 
@@ -142,16 +154,20 @@ impl Raft for RaftService {
     ) -> Result<Response<v1::JoinReply>, Status> {
         let proof = proof(&request)?;
         let message = request.into_inner();
-        let name: MemberName =
-            message.from.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        let name: MemberName = message
+            .from
+            .parse()
+            .map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let joiner = Joiner {
             name,
             address: message.address,
             kind: message.kind,
             heard: Instant::now(),
         };
-        let waiting_for =
-            self.door()?.asked_to_join(joiner, &message.to, &proof).map_err(refused)?;
+        let waiting_for = self
+            .door()?
+            .asked_to_join(joiner, &message.to, &proof)
+            .map_err(refused)?;
         Ok(Response::new(v1::JoinReply { waiting_for }))
     }
 }

@@ -6,10 +6,9 @@ use cluster_core::model::settings::Mode;
 use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
 use cluster_proto::v1;
 
-use super::Foresight;
 use super::asks::member_of;
 use super::topology::{self, Facts};
-use crate::board::{Board, LeaseView};
+use crate::board::{Board, Foresight, LeaseView};
 use crate::exchange::AgedVerdict;
 use crate::wire;
 

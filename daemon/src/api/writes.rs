@@ -8,11 +8,10 @@ use cluster_core::change::Command;
 use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
 use serde_json::{Map, Value};
 
-use super::Foresight;
 use super::asks::{Asks, Ending, new_request_id};
 use super::documents::role_word;
 use super::topology;
-use crate::board::{Board, ProposeError};
+use crate::board::{Board, Foresight, ProposeError};
 
 /// How long a switchover or failover is waited for. Source: Patroni, 2 × max(10, loop_wait).
 const MOVE_LIMIT: Duration = Duration::from_secs(20);

@@ -271,7 +271,7 @@ impl Default for Limits {
         Self {
             observe: Duration::from_millis(500),
             connect: Duration::from_millis(400),
-            statement: Duration::from_secs(5),
+            statement: Duration::from_secs(10),
             short_tool: Duration::from_secs(10),
         }
     }

@@ -85,15 +85,17 @@ impl Postgres {
         let owner = self.owner();
         let worker = tokio::task::spawn_blocking(move || {
             let write = || -> std::io::Result<()> {
+                // Made anew and removed each time: a full volume has no room for it.
                 let mut file = OpenOptions::new()
                     .write(true)
                     .create(true)
-                    .truncate(false)
+                    .truncate(true)
                     .mode(0o600)
                     .open(&path)?;
                 owner.take(&path)?;
-                file.write_all(&[0_u8; 512])?;
-                file.sync_data()
+                file.write_all(&[0_u8; 8192])?;
+                file.sync_data()?;
+                std::fs::remove_file(&path)
             };
             let written = write();
             busy.store(false, Ordering::Release);

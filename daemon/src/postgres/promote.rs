@@ -6,13 +6,13 @@
 
 use std::time::Duration;
 
-use cluster_core::model::{Epoch, Lsn, PostgresStatus, TimelineId};
+use cluster_core::model::{Epoch, Lsn, TimelineId};
 use tokio::time::{Instant, sleep};
 
 use super::data_dir::{is_placeholder, placeholder};
 use super::options::{ConfigInputs, Gate};
 use super::supervisor::ServerProcess;
-use super::{Error, Postgres, durable_file};
+use super::{Error, Postgres, durable_file, processes, sql};
 
 /// How often the end of recovery is looked for. Source: 2 ms costs nothing and is what the
 /// measured promotion latency was reached with.
@@ -40,7 +40,7 @@ impl Postgres {
         limit: Duration,
     ) -> Result<Promotion, Error> {
         let _turn = self.inner.change.lock().await;
-        self.require_sealed().await?;
+        let checkpointed = self.require_sealed().await?;
         if self.inputs().gate == Gate::Open {
             let closed = ConfigInputs {
                 gate: Gate::Closed,
@@ -48,7 +48,7 @@ impl Postgres {
             };
             self.apply_config_in_turn(&closed).await?;
         }
-        self.plant_placeholders(timeline).await?;
+        self.plant_placeholders(timeline, checkpointed)?;
         let promoted = self.leave_recovery(epoch, limit).await;
         // Also after a failure: a left-over one is fatal at the next start.
         self.remove_placeholders()?;
@@ -71,27 +71,42 @@ impl Postgres {
         Ok(Promotion { timeline, fork })
     }
 
-    async fn require_sealed(&self) -> Result<(), Error> {
-        match self.observe().await {
-            PostgresStatus::Standby(standby) => {
-                if standby.receiver.is_some() || standby.follows.is_some() {
-                    return Err(Error::NotSealed {
-                        why: "it still follows a primary".to_owned(),
-                    });
-                }
-                Ok(())
+    /// Answers the timeline of the last restartpoint.
+    async fn require_sealed(&self) -> Result<TimelineId, Error> {
+        let not_sealed = |why: &str| {
+            Err(Error::NotSealed {
+                why: why.to_owned(),
+            })
+        };
+        let pid = match self.process().await? {
+            ServerProcess::Running { pid, .. } => pid,
+            ServerProcess::None => {
+                return Err(Error::NotRunning {
+                    why: "stopped".to_owned(),
+                });
             }
-            PostgresStatus::Primary(_) => Err(Error::NotSealed {
-                why: "it is a primary already".to_owned(),
-            }),
-            other => Err(Error::NotRunning {
-                why: other.word().to_owned(),
-            }),
+            ServerProcess::Ending { why } => return Err(Error::NotRunning { why }),
+        };
+        let session = self.session().await?;
+        let row = session
+            .query_one(self.limits().statement, sql::IS_SEALED, &[])
+            .await?;
+        if !row.get::<_, bool>("recovering") {
+            return not_sealed("it is a primary already");
         }
+        if row.get::<_, bool>("follows") || processes::receiver(pid).is_some() {
+            return not_sealed("it still follows a primary");
+        }
+        let timeline: i32 = row.get("timeline");
+        Ok(TimelineId(u32::try_from(timeline).unwrap_or(0)))
     }
 
     /// Makes every number below `timeline` look taken.
-    async fn plant_placeholders(&self, timeline: TimelineId) -> Result<(), Error> {
+    fn plant_placeholders(
+        &self,
+        timeline: TimelineId,
+        checkpointed: TimelineId,
+    ) -> Result<(), Error> {
         let taken = |why: String| Error::TimelineTaken {
             wanted: timeline,
             why,
@@ -102,13 +117,12 @@ impl Postgres {
         {
             return Err(taken(format!("timeline {highest} is already known here")));
         }
-        let control = self.control_data().await?;
         let own = known
             .iter()
             .rev()
             .find(|(_, text)| !is_placeholder(text))
-            .map_or(control.checkpoint_timeline, |(newest, _)| *newest)
-            .max(control.checkpoint_timeline);
+            .map_or(checkpointed, |(newest, _)| *newest)
+            .max(checkpointed);
         if own >= timeline {
             return Err(taken(format!("it is on timeline {own}")));
         }

@@ -53,6 +53,11 @@ FROM (SELECT pg_is_in_recovery() AS recovering) r LEFT JOIN pg_stat_wal_receiver
 pub(super) const STARTUP_WAIT: &str =
     "SELECT (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup')";
 
+/// Whether it is in recovery, whether it has anybody to follow, and the last restartpoint's timeline.
+pub(super) const IS_SEALED: &str = "SELECT pg_is_in_recovery() AS recovering, \
+  (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline, \
+  current_setting('primary_conninfo') <> '' OR current_setting('restore_command') <> '' AS follows";
+
 /// The walsenders.
 pub(super) const SENDERS: &str = "\
 SELECT application_name, usename::text AS usename, coalesce(host(client_addr), '') AS client, state, \

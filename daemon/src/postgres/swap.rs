@@ -212,14 +212,15 @@ fn is_mount_point(path: &Path) -> bool {
     }
 }
 
-/// Whether a directory holds nothing worth keeping.
+/// Whether a directory is not there or holds nothing worth keeping.
 pub(super) fn is_nothing(path: &Path) -> bool {
-    fs::read_dir(path).is_ok_and(|entries| {
-        entries
+    match fs::read_dir(path) {
+        Ok(entries) => entries
             .flatten()
             .map(|entry| entry.file_name())
-            .all(|name| name == "lost+found" || name.to_string_lossy().starts_with(INSIDE))
-    })
+            .all(|name| name == "lost+found" || name.to_string_lossy().starts_with(INSIDE)),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
 }
 
 /// Moves everything but the places of other copies.

@@ -111,4 +111,3 @@ pub struct Written {
     /// Its log index.
     pub index: u64,
 }
-

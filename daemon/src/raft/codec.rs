@@ -45,7 +45,9 @@ pub enum CodecError {
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let payload = to_json(value)?;
     let length = u32::try_from(payload.len())
-        .map_err(|_| CodecError::NotUnderstood { why: "a record above 4 GiB".to_owned() })?
+        .map_err(|_| CodecError::NotUnderstood {
+            why: "a record above 4 GiB".to_owned(),
+        })?
         .to_be_bytes();
     let mut record = Vec::with_capacity(HEADER + payload.len());
     record.push(VERSION);
@@ -58,12 +60,18 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// The value in a record.
 pub fn decode<T: Serialize + DeserializeOwned>(record: &[u8]) -> Result<T, CodecError> {
     let Some((header, payload)) = record.split_at_checked(HEADER) else {
-        return Err(CodecError::Truncated { have: record.len(), want: HEADER });
+        return Err(CodecError::Truncated {
+            have: record.len(),
+            want: HEADER,
+        });
     };
     let length = [header[5], header[6], header[7], header[8]];
     let want = u32::from_be_bytes(length) as usize;
     if payload.len() != want {
-        return Err(CodecError::Truncated { have: payload.len(), want });
+        return Err(CodecError::Truncated {
+            have: payload.len(),
+            want,
+        });
     }
     let sum = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
     if sum != checksum(header[0], length, payload) {
@@ -77,7 +85,9 @@ pub fn decode<T: Serialize + DeserializeOwned>(record: &[u8]) -> Result<T, Codec
 
 /// `value` as bare JSON, for the wire.
 pub fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    serde_json::to_vec(value).map_err(|error| CodecError::NotUnderstood { why: error.to_string() })
+    serde_json::to_vec(value).map_err(|error| CodecError::NotUnderstood {
+        why: error.to_string(),
+    })
 }
 
 /// A value from bare JSON; refuses every field that would be lost.
@@ -90,7 +100,9 @@ pub fn from_json<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Cod
     let kept = serde_json::to_value(&value).map_err(not_understood)?;
     match first_lost(&written, &kept) {
         None => Ok(value),
-        Some(path) => Err(CodecError::NotUnderstood { why: format!("unknown field `{path}`") }),
+        Some(path) => Err(CodecError::NotUnderstood {
+            why: format!("unknown field `{path}`"),
+        }),
     }
 }
 
@@ -105,11 +117,13 @@ fn first_lost(written: &Value, kept: &Value) -> Option<String> {
                 Some(other) => first_lost(inner, other).map(|rest| format!("{key}.{rest}")),
             })
         }
-        (Value::Array(written), Value::Array(kept)) => {
-            written.iter().zip(kept).enumerate().find_map(|(index, (inner, other))| {
+        (Value::Array(written), Value::Array(kept)) => written
+            .iter()
+            .zip(kept)
+            .enumerate()
+            .find_map(|(index, (inner, other))| {
                 first_lost(inner, other).map(|rest| format!("[{index}].{rest}"))
-            })
-        }
+            }),
         _ => None,
     }
 }
@@ -140,7 +154,12 @@ mod tests {
     }
 
     fn small() -> Small {
-        Small { a: 7, inner: vec![Inner { b: Some("x".to_owned()) }] }
+        Small {
+            a: 7,
+            inner: vec![Inner {
+                b: Some("x".to_owned()),
+            }],
+        }
     }
 
     #[test]
@@ -162,7 +181,10 @@ mod tests {
     fn every_cut_is_seen() {
         let record = encode(&small()).unwrap();
         for length in 0..record.len() {
-            assert!(decode::<Small>(&record[..length]).is_err(), "length {length}");
+            assert!(
+                decode::<Small>(&record[..length]).is_err(),
+                "length {length}"
+            );
         }
     }
 
@@ -174,7 +196,10 @@ mod tests {
         record.extend(checksum(9, length, &payload).to_be_bytes());
         record.extend(length);
         record.extend(payload);
-        assert_eq!(decode::<Small>(&record), Err(CodecError::Version { found: 9 }));
+        assert_eq!(
+            decode::<Small>(&record),
+            Err(CodecError::Version { found: 9 })
+        );
     }
 
     #[test]

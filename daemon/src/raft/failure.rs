@@ -16,7 +16,10 @@ pub struct Failure {
 impl Failure {
     /// Nothing has failed yet.
     pub fn new(on_failure: OnFailure) -> Failure {
-        Failure { why: Arc::default(), on_failure }
+        Failure {
+            why: Arc::default(),
+            on_failure,
+        }
     }
 
     /// Marks the end, once; later calls change nothing.
@@ -34,12 +37,17 @@ impl Failure {
 
     /// Why, if it has failed.
     pub fn why(&self) -> Option<String> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 impl std::fmt::Debug for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Failure").field("why", &self.why()).finish_non_exhaustive()
+        f.debug_struct("Failure")
+            .field("why", &self.why())
+            .finish_non_exhaustive()
     }
 }

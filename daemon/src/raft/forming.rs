@@ -38,25 +38,42 @@ pub(super) struct Caller {
 impl Caller {
     fn client(&self, address: &str) -> Result<RaftClient<tonic::transport::Channel>, String> {
         let channel = self.channels.to(address, self.tls.as_ref(), &self.times);
-        channel.map(RaftClient::new).map_err(|error| format!("no address: {error}"))
+        channel
+            .map(RaftClient::new)
+            .map_err(|error| format!("no address: {error}"))
     }
 
     fn request<T>(&self, method: &str, to: &str, message: T) -> Result<tonic::Request<T>, String> {
-        let call = Call { cluster_id: "", generation: 0, from: &self.own, to, method };
+        let call = Call {
+            cluster_id: "",
+            generation: 0,
+            from: &self.own,
+            to,
+            method,
+        };
         let proof = self.secret.proof(&call);
         let mut request = tonic::Request::new(message);
-        let proof = proof.parse().map_err(|_| "the proof is no metadata".to_owned())?;
+        let proof = proof
+            .parse()
+            .map_err(|_| "the proof is no metadata".to_owned())?;
         request.metadata_mut().insert(PROOF_KEY, proof);
         Ok(request)
     }
 
     /// Asks `to` what it knows.
     pub async fn probe(&self, to: &str, address: &str) -> Result<v1::ProbeReply, String> {
-        let message = v1::ProbeRequest { from: self.own.clone(), to: to.to_owned() };
+        let message = v1::ProbeRequest {
+            from: self.own.clone(),
+            to: to.to_owned(),
+        };
         let request = self.request("Probe", to, message)?;
         let mut client = self.client(address)?;
         let reply = limited(client.probe(request)).await?;
-        if reply.name == to { Ok(reply) } else { Err(format!("{} answers there", reply.name)) }
+        if reply.name == to {
+            Ok(reply)
+        } else {
+            Err(format!("{} answers there", reply.name))
+        }
     }
 
     /// Gives `to` the identity of `node_id`; repeating it is safe.
@@ -75,7 +92,10 @@ impl Caller {
             return if same {
                 Ok(())
             } else {
-                Err(format!("it is node {} of cluster {}", told.node_id, told.cluster_id))
+                Err(format!(
+                    "it is node {} of cluster {}",
+                    told.node_id, told.cluster_id
+                ))
             };
         }
         let message = v1::AdoptRequest {
@@ -106,7 +126,9 @@ impl Caller {
             let mut client = self.client(&to.address)?;
             limited(client.join(request)).await
         };
-        answer.await.map_or_else(|why| why, |reply| reply.waiting_for)
+        answer
+            .await
+            .map_or_else(|why| why, |reply| reply.waiting_for)
     }
 }
 
@@ -143,7 +165,9 @@ pub(super) async fn find_identity(door: &Door, caller: &Caller) -> Identity {
             if !identity.founders.is_empty() && doorway.store.is_pristine() {
                 give_identities(doorway, caller, &identity).await;
             }
-            doorway.status.send_replace(GroupStatus::Member(identity.clone()));
+            doorway
+                .status
+                .send_replace(GroupStatus::Member(identity.clone()));
             return identity;
         }
         let waiting = look(doorway, caller).await;
@@ -179,14 +203,18 @@ async fn look(doorway: &Doorway, caller: &Caller) -> Option<String> {
             let own = members.iter().find(|member| member.name == doorway.own)?;
             let mut waiting = None;
             for place in knowing {
-                waiting =
-                    Some(caller.ask_to_join(&members[place], own, doorway.nonce).await);
+                waiting = Some(
+                    caller
+                        .ask_to_join(&members[place], own, doorway.nonce)
+                        .await,
+                );
             }
             waiting
         }
-        Finding::Complete if *doorway.list.first() == doorway.own => {
-            found(doorway).await.err().map(|error| format!("could not keep the identity: {error}"))
-        }
+        Finding::Complete if *doorway.list.first() == doorway.own => found(doorway)
+            .await
+            .err()
+            .map(|error| format!("could not keep the identity: {error}")),
         Finding::Complete => Some(format!("waiting for {} to form it", doorway.list.first())),
     }
 }
@@ -243,7 +271,10 @@ async fn found(doorway: &Doorway) -> std::io::Result<()> {
     };
     let founders: Vec<Founder> = (1..)
         .zip(doorway.list.members())
-        .map(|(node_id, member)| Founder { node_id, node: node(member) })
+        .map(|(node_id, member)| Founder {
+            node_id,
+            node: node(member),
+        })
         .collect();
     let identity = Identity {
         cluster_id: format!("{:032x}", rand::random::<u128>()),
@@ -261,15 +292,20 @@ async fn give_identities(doorway: &Doorway, caller: &Caller, own: &Identity) {
         if founder.node_id == own.node_id {
             continue;
         }
-        let identity =
-            Identity { node_id: founder.node_id, founders: Vec::new(), ..own.clone() };
+        let identity = Identity {
+            node_id: founder.node_id,
+            founders: Vec::new(),
+            ..own.clone()
+        };
         let PeerNode { name, address } = &founder.node;
         loop {
-            let given = caller.adopt(name, address, &identity, Some(doorway.list.hash())).await;
+            let given = caller
+                .adopt(name, address, &identity, Some(doorway.list.hash()))
+                .await;
             let Err(why) = given else { break };
-            doorway
-                .status
-                .send_replace(GroupStatus::Waiting(format!("forming: waiting for {name}: {why}")));
+            doorway.status.send_replace(GroupStatus::Waiting(format!(
+                "forming: waiting for {name}: {why}"
+            )));
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

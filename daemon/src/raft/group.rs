@@ -131,17 +131,26 @@ impl MemberList {
         for (place, member) in members.iter().enumerate() {
             for other in &members[place + 1..] {
                 if other.name == member.name {
-                    return Err(GroupError::Twice { what: member.name.to_string() });
+                    return Err(GroupError::Twice {
+                        what: member.name.to_string(),
+                    });
                 }
                 if other.address == member.address {
-                    return Err(GroupError::Twice { what: member.address.clone() });
+                    return Err(GroupError::Twice {
+                        what: member.address.clone(),
+                    });
                 }
             }
         }
         if !members.iter().any(|member| member.name == *own) {
-            return Err(GroupError::NotListed { own: own.to_string() });
+            return Err(GroupError::NotListed {
+                own: own.to_string(),
+            });
         }
-        let witnesses = members.iter().filter(|m| m.kind == MemberKind::Witness).count();
+        let witnesses = members
+            .iter()
+            .filter(|m| m.kind == MemberKind::Witness)
+            .count();
         if witnesses == members.len() {
             return Err(GroupError::OnlyWitnesses);
         }
@@ -164,7 +173,10 @@ impl MemberList {
 
     /// The first Raft id of `name`: its place, from 1.
     pub fn place_of(&self, name: &MemberName) -> Option<u64> {
-        (1..).zip(&self.members).find(|(_, member)| member.name == *name).map(|(place, _)| place)
+        (1..)
+            .zip(&self.members)
+            .find(|(_, member)| member.name == *name)
+            .map(|(place, _)| place)
     }
 
     /// The member that coordinates the forming.
@@ -179,13 +191,13 @@ fn hash_of(members: &[ListedMember]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{} {} {:?}", member.name, member.address, member.kind);
     }
-    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().iter().fold(
-        String::new(),
-        |mut hex, byte| {
+    digest::digest(&digest::SHA256, text.as_bytes())
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut hex, byte| {
             let _ = write!(hex, "{byte:02x}");
             hex
-        },
-    )
+        })
 }
 
 /// What a probe is told.
@@ -261,17 +273,28 @@ impl Door {
             joiners: Mutex::default(),
             adopting: tokio::sync::Mutex::default(),
         };
-        Door { shared: Arc::new(shared) }
+        Door {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Checks that the caller knows the secret and means this member.
     fn admit(&self, method: &str, from: &str, to: &str, proof: &str) -> Result<(), Refusal> {
-        let call = Call { cluster_id: "", generation: 0, from, to, method };
+        let call = Call {
+            cluster_id: "",
+            generation: 0,
+            from,
+            to,
+            method,
+        };
         if !self.shared.secret.is_proven(&call, proof) {
             return Err(Refusal::NotProven);
         }
         if to != self.shared.own.as_str() {
-            return Err(Refusal::NotForUs(format!("this is {}, not {to}", self.shared.own)));
+            return Err(Refusal::NotForUs(format!(
+                "this is {}, not {to}",
+                self.shared.own
+            )));
         }
         Ok(())
     }
@@ -317,15 +340,26 @@ impl Door {
         if let Some(why) = self.objection(&offer) {
             return Err(Refusal::NotForUs(why));
         }
-        self.shared.store.adopt(offer.identity.clone()).await.map_err(|error: io::Error| {
-            Refusal::Failed(format!("could not keep the identity: {error}"))
-        })?;
-        self.shared.status.send_replace(GroupStatus::Member(offer.identity));
+        self.shared
+            .store
+            .adopt(offer.identity.clone())
+            .await
+            .map_err(|error: io::Error| {
+                Refusal::Failed(format!("could not keep the identity: {error}"))
+            })?;
+        self.shared
+            .status
+            .send_replace(GroupStatus::Member(offer.identity));
         Ok(())
     }
 
     fn objection(&self, offer: &Offer) -> Option<String> {
-        let Doorway { list, own, data_dir, .. } = &*self.shared;
+        let Doorway {
+            list,
+            own,
+            data_dir,
+            ..
+        } = &*self.shared;
         if offer.nonce != self.shared.nonce {
             return Some("meant for an earlier start of this member".to_owned());
         }
@@ -358,21 +392,22 @@ impl Door {
     ///
     /// # Errors
     /// A stranger, or this member belongs to no cluster itself.
-    pub fn asked_to_join(
-        &self,
-        joiner: Joiner,
-        to: &str,
-        proof: &str,
-    ) -> Result<String, Refusal> {
+    pub fn asked_to_join(&self, joiner: Joiner, to: &str, proof: &str) -> Result<String, Refusal> {
         self.admit("Join", joiner.name.as_str(), to, proof)?;
         if self.shared.store.identity().is_none() {
-            return Err(Refusal::NotNow("this member belongs to no cluster yet".to_owned()));
+            return Err(Refusal::NotNow(
+                "this member belongs to no cluster yet".to_owned(),
+            ));
         }
         if self.shared.store.is_pristine() {
             return Ok("the group is being formed".to_owned());
         }
         let name = joiner.name.clone();
-        let mut joiners = self.shared.joiners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut joiners = self
+            .shared
+            .joiners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         // Bounded: a name is listed once, and names are those of holders of the secret.
         if joiners.len() < 64 || joiners.contains_key(&name) {
             joiners.insert(name.clone(), joiner);
@@ -386,7 +421,11 @@ impl Door {
     /// Members that asked to be let in during the last `within`.
     pub fn joiners(&self, within: std::time::Duration) -> Vec<Joiner> {
         let now = Instant::now();
-        let joiners = self.shared.joiners.lock().unwrap_or_else(PoisonError::into_inner);
+        let joiners = self
+            .shared
+            .joiners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         joiners
             .values()
             .filter(|joiner| now.saturating_duration_since(joiner.heard) <= within)

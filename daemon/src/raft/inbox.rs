@@ -123,17 +123,26 @@ impl Inbox {
 
     /// The member's door, once its store is open.
     pub fn door(&self) -> Option<Door> {
-        self.door.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.door
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// From now on messages reach `attached`.
     pub fn attach(&self, attached: Attached) {
-        *self.attached.write().unwrap_or_else(PoisonError::into_inner) = Some(attached);
+        *self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(attached);
     }
 
     /// From now on nothing is answered.
     pub fn detach(&self) {
-        *self.attached.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self
+            .attached
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         *self.door.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -196,7 +205,9 @@ impl Attached {
                 own.node_id, incoming.to
             )));
         }
-        self.links.check_own_mark(incoming.from, incoming.seen).map_err(Refusal::Failed)?;
+        self.links
+            .check_own_mark(incoming.from, incoming.seen)
+            .map_err(Refusal::Failed)?;
         self.links.seen.note(incoming.from, incoming.mark);
         if incoming.method == Method::Vote {
             self.check_vote(incoming.from)?;
@@ -206,7 +217,9 @@ impl Attached {
 
     fn check_vote(&self, from: u64) -> Result<(), Refusal> {
         if Instant::now() < self.refuse_votes_until {
-            return Err(Refusal::NotNow("started a moment ago; votes later".to_owned()));
+            return Err(Refusal::NotNow(
+                "started a moment ago; votes later".to_owned(),
+            ));
         }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
@@ -214,7 +227,9 @@ impl Attached {
         let is_known = membership.voter_ids().any(|voter| voter == from);
         // Without a membership we are new, and cannot know who the voters are.
         if !is_known && membership.voter_ids().next().is_some() {
-            return Err(Refusal::NotForUs(format!("node {from} is no voter of this cluster")));
+            return Err(Refusal::NotForUs(format!(
+                "node {from} is no voter of this cluster"
+            )));
         }
         Ok(())
     }
@@ -225,8 +240,11 @@ impl Attached {
             Method::AppendEntries => {
                 let message: AppendEntriesRequest<TypeConfig> = self.understand(incoming)?;
                 let vote = message.vote;
-                let answer =
-                    self.raft.append_entries(message).await.map_err(|error| stopped(&error))?;
+                let answer = self
+                    .raft
+                    .append_entries(message)
+                    .await
+                    .map_err(|error| stopped(&error))?;
                 if !matches!(answer, openraft::raft::AppendEntriesResponse::HigherVote(_))
                     && vote.is_committed()
                 {
@@ -236,7 +254,13 @@ impl Attached {
             }
             Method::Vote => {
                 let message: VoteRequest<u64> = self.understand(incoming)?;
-                written(&self.raft.vote(message).await.map_err(|error| stopped(&error))?)
+                written(
+                    &self
+                        .raft
+                        .vote(message)
+                        .await
+                        .map_err(|error| stopped(&error))?,
+                )
             }
             Method::InstallSnapshot => {
                 let message: InstallSnapshotRequest<TypeConfig> = self.understand(incoming)?;

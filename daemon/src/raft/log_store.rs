@@ -10,8 +10,8 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -54,7 +54,6 @@ struct Job {
     changes: Vec<Change>,
     /// Removed after the changes are durable, without anybody waiting.
     forget: Vec<Vec<u8>>,
-    is_vote: bool,
     done: Done,
 }
 
@@ -145,10 +144,14 @@ impl LogStore {
     /// The newest kept command that `pick` wants something of.
     pub fn last_command<T>(&self, mut pick: impl FnMut(&Command) -> Option<T>) -> Option<T> {
         self.read(|contents| {
-            contents.entries.values().rev().find_map(|entry| match &entry.payload {
-                openraft::EntryPayload::Normal(stamp) => pick(&stamp.command),
-                openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => None,
-            })
+            contents
+                .entries
+                .values()
+                .rev()
+                .find_map(|entry| match &entry.payload {
+                    openraft::EntryPayload::Normal(stamp) => pick(&stamp.command),
+                    openraft::EntryPayload::Blank | openraft::EntryPayload::Membership(_) => None,
+                })
         })
     }
 
@@ -168,45 +171,77 @@ impl LogStore {
             None => {}
         }
         let record = codec::encode(&identity).map_err(io::Error::other)?;
-        self.write(vec![Change::Put(key::IDENTITY.to_vec(), record)], Vec::new(), false).await?;
+        self.write(
+            vec![Change::Put(key::IDENTITY.to_vec(), record)],
+            Vec::new(),
+        )
+        .await?;
         self.change(|contents| contents.identity = Some(identity));
         Ok(())
     }
 
     /// Ends the writer thread and waits until the files are closed.
     pub async fn close(&self) {
-        drop(self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(
+            self.shared
+                .jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         let mut finished = self.shared.finished.clone();
         // An error means the thread is gone as well.
         let _ = finished.wait_for(|is_finished| *is_finished).await;
     }
 
     fn read<T>(&self, work: impl FnOnce(&Contents) -> T) -> T {
-        work(&self.shared.contents.read().unwrap_or_else(PoisonError::into_inner))
+        work(
+            &self
+                .shared
+                .contents
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     fn change<T>(&self, work: impl FnOnce(&mut Contents) -> T) -> T {
-        work(&mut self.shared.contents.write().unwrap_or_else(PoisonError::into_inner))
+        work(
+            &mut self
+                .shared
+                .contents
+                .write()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     async fn submit(&self, job: Job) -> io::Result<()> {
         if let Some(why) = self.shared.failure.why() {
             return Err(io::Error::other(why));
         }
-        let jobs = self.shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let jobs = self
+            .shared
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let closed = || io::Error::other("the Raft store is closed");
-        jobs.ok_or_else(closed)?.send(job).await.map_err(|_| closed())
+        jobs.ok_or_else(closed)?
+            .send(job)
+            .await
+            .map_err(|_| closed())
     }
 
-    async fn write(
-        &self,
-        changes: Vec<Change>,
-        forget: Vec<Vec<u8>>,
-        is_vote: bool,
-    ) -> io::Result<()> {
+    async fn write(&self, changes: Vec<Change>, forget: Vec<Vec<u8>>) -> io::Result<()> {
         let (sender, receiver) = oneshot::channel();
-        self.submit(Job { changes, forget, is_vote, done: Done::Reply(sender) }).await?;
-        receiver.await.map_err(|_| io::Error::other("the Raft store is closed"))?
+        self.submit(Job {
+            changes,
+            forget,
+            done: Done::Reply(sender),
+        })
+        .await?;
+        receiver
+            .await
+            .map_err(|_| io::Error::other("the Raft store is closed"))?
     }
 }
 
@@ -252,13 +287,14 @@ impl Writer {
     fn write(&mut self, jobs: &mut [Job]) -> io::Result<()> {
         let mut changes = Vec::new();
         let mut forget = Vec::new();
-        let mut has_vote = false;
         for job in jobs {
             changes.append(&mut job.changes);
             forget.append(&mut job.forget);
-            has_vote |= job.is_vote;
         }
-        let next = StoreMark { sequence: self.mark.sequence + 1, ..self.mark };
+        let next = StoreMark {
+            sequence: self.mark.sequence + 1,
+            ..self.mark
+        };
         let record = codec::encode(&next).map_err(io::Error::other)?;
         changes.push(Change::Put(key::MARK.to_vec(), record));
         // The watcher lives as long as this sender.
@@ -269,13 +305,17 @@ impl Writer {
         // After the batch, before anybody is told: never ahead of the store, never behind a promise.
         self.mark_file.write(next)?;
         self.unforced += 1;
-        if has_vote || self.unforced >= FORCE_EVERY {
+        if self.unforced >= FORCE_EVERY {
             self.mark_file.force()?;
             self.unforced = 0;
         }
         self.mark = next;
         self.mark_sender.send_replace(next);
-        if forget.is_empty() { Ok(()) } else { self.records.forget(forget) }
+        if forget.is_empty() {
+            Ok(())
+        } else {
+            self.records.forget(forget)
+        }
     }
 }
 
@@ -310,7 +350,13 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.read(|contents| contents.entries.range(range).map(|(_, e)| e.clone()).collect()))
+        Ok(self.read(|contents| {
+            contents
+                .entries
+                .range(range)
+                .map(|(_, e)| e.clone())
+                .collect()
+        }))
     }
 }
 
@@ -331,7 +377,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let failed = |error: &io::Error| storage_error(ErrorSubject::Vote, ErrorVerb::Write, error);
         let record = codec::encode(vote).map_err(|error| failed(&io::Error::other(error)))?;
-        self.write(vec![Change::Put(key::VOTE.to_vec(), record)], Vec::new(), true)
+        self.write(vec![Change::Put(key::VOTE.to_vec(), record)], Vec::new())
             .await
             .map_err(|error| failed(&error))?;
         self.change(|contents| contents.vote = Some(*vote));
@@ -369,7 +415,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             changes.push(Change::Put(key::entry(entry.log_id.index), record));
         }
         let committed = self.change(|contents| {
-            contents.entries.extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
+            contents
+                .entries
+                .extend(entries.into_iter().map(|entry| (entry.log_id.index, entry)));
             contents.committed
         });
         if let Some(committed) = committed {
@@ -377,16 +425,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 codec::encode(&committed).map_err(|error| failed(&io::Error::other(error)))?;
             changes.push(Change::Put(key::COMMITTED.to_vec(), record));
         }
-        let job =
-            Job { changes, forget: Vec::new(), is_vote: false, done: Done::Appended(callback) };
+        let job = Job {
+            changes,
+            forget: Vec::new(),
+            done: Done::Appended(callback),
+        };
         self.submit(job).await.map_err(|error| failed(&error))
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let cut: BTreeMap<u64, Entry> =
             self.change(|contents| contents.entries.split_off(&log_id.index));
-        let changes = cut.keys().map(|index| Change::Delete(key::entry(*index))).collect();
-        self.write(changes, Vec::new(), false)
+        let changes = cut
+            .keys()
+            .map(|index| Change::Delete(key::entry(*index)))
+            .collect();
+        self.write(changes, Vec::new())
             .await
             .map_err(|error| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, &error))
     }
@@ -395,14 +449,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let failed =
             |error: &io::Error| storage_error(ErrorSubject::Log(log_id), ErrorVerb::Delete, error);
         let record = codec::encode(&log_id).map_err(|error| failed(&io::Error::other(error)))?;
-        let gone: Vec<u64> =
-            self.read(|contents| contents.entries.range(..=log_id.index).map(|(i, _)| *i).collect());
+        let gone: Vec<u64> = self.read(|contents| {
+            contents
+                .entries
+                .range(..=log_id.index)
+                .map(|(i, _)| *i)
+                .collect()
+        });
         // The purge mark first, durably; then the entries: the other way round a crash in between
         // leaves a log that begins nowhere.
         self.write(
             vec![Change::Put(key::PURGED.to_vec(), record)],
             gone.iter().map(|index| key::entry(*index)).collect(),
-            false,
         )
         .await
         .map_err(|error| failed(&error))?;

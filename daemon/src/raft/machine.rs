@@ -77,7 +77,10 @@ impl Machine {
             None => (ClusterState::default(), None),
             Some((stored, bytes)) => (stored.state, Some((stored.meta, bytes))),
         };
-        let meta = snapshot.as_ref().map(|(meta, _)| meta.clone()).unwrap_or_default();
+        let meta = snapshot
+            .as_ref()
+            .map(|(meta, _)| meta.clone())
+            .unwrap_or_default();
         let applied = Arc::new(AppliedState {
             index: meta.last_log_id.map_or(0, |last| last.index),
             state: Arc::new(state.clone()),
@@ -141,7 +144,9 @@ impl Machine {
                 if outcome.is_ok() && matches!(stamp.command, Command::Grant(_)) {
                     inner.granter.granted();
                 }
-                Ok(Answer { outcome: Some(outcome) })
+                Ok(Answer {
+                    outcome: Some(outcome),
+                })
             }
         }
     }
@@ -155,7 +160,10 @@ impl Machine {
     }
 
     fn snapshot_fault(&self, error: &io::Error) -> StorageError {
-        self.failure.fail(&format!("could not write the snapshot {}: {error}", self.path.display()));
+        self.failure.fail(&format!(
+            "could not write the snapshot {}: {error}",
+            self.path.display()
+        ));
         fault(ErrorSubject::Snapshot(None), ErrorVerb::Write, error)
     }
 }
@@ -172,13 +180,21 @@ fn read_snapshot(
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(StoreError::Io { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(StoreError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     match codec::decode::<Stored>(&bytes) {
         Ok(stored) => Ok(Some((stored, bytes))),
         Err(
             error @ (codec::CodecError::Version { .. } | codec::CodecError::NotUnderstood { .. }),
-        ) => Err(StoreError::TooNew { path: path.to_owned(), why: error.to_string() }),
+        ) => Err(StoreError::TooNew {
+            path: path.to_owned(),
+            why: error.to_string(),
+        }),
         Err(error) => Err(StoreError::Damaged {
             path: path.to_owned(),
             directory: directory.to_owned(),
@@ -204,18 +220,21 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
         };
         let bytes = codec::encode(&stored)
             .map_err(|error| self.snapshot_fault(&io::Error::other(error)))?;
-        self.keep(bytes.clone()).await.map_err(|error| self.snapshot_fault(&error))?;
+        self.keep(bytes.clone())
+            .await
+            .map_err(|error| self.snapshot_fault(&error))?;
         self.lock().snapshot = Some((stored.meta.clone(), bytes.clone()));
-        Ok(Snapshot { meta: stored.meta, snapshot: Box::new(Cursor::new(bytes)) })
+        Ok(Snapshot {
+            meta: stored.meta,
+            snapshot: Box::new(Cursor::new(bytes)),
+        })
     }
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Machine;
 
-    async fn applied_state(
-        &mut self,
-    ) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
         let inner = self.lock();
         Ok((inner.last_applied, inner.membership.clone()))
     }
@@ -227,8 +246,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut inner = self.lock();
-        let answers =
-            entries.into_iter().map(|entry| self.apply_one(&mut inner, entry)).collect();
+        let answers = entries
+            .into_iter()
+            .map(|entry| self.apply_one(&mut inner, entry))
+            .collect();
         self.publish(&inner);
         answers
     }
@@ -251,9 +272,15 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let why = format!("the leader's snapshot cannot be used: {error}");
             self.failure.fail(&why);
             let error = io::Error::other(why);
-            fault(ErrorSubject::Snapshot(Some(meta.signature())), ErrorVerb::Read, &error)
+            fault(
+                ErrorSubject::Snapshot(Some(meta.signature())),
+                ErrorVerb::Read,
+                &error,
+            )
         })?;
-        self.keep(bytes.clone()).await.map_err(|error| self.snapshot_fault(&error))?;
+        self.keep(bytes.clone())
+            .await
+            .map_err(|error| self.snapshot_fault(&error))?;
         let mut inner = self.lock();
         inner.state = stored.state;
         inner.last_applied = meta.last_log_id;

@@ -3,9 +3,10 @@
 //!
 //! The mark is one number that only grows: every durable batch has the next `sequence`. The file is
 //! written after each batch became durable and before anybody is told, so it is never ahead of an
-//! honest store. It is forced to disk with every vote and every 64 batches only: a power cut can
-//! therefore leave it behind the store, which is harmless, and a roll-back done by people happens
-//! minutes later, when the kernel has long written it. That costs no fsync on the append path.
+//! honest store. It is forced to disk at every opening and every 64 batches only: a power cut
+//! can therefore leave it behind the store, which is harmless, and a roll-back done by people comes
+//! minutes later, when the kernel has long written it. So neither a vote nor an append pays for a
+//! second fsync.
 //! Peers remember the mark as well (`inbox.rs`): they see what both files together would hide.
 
 use std::fs::{File, OpenOptions};
@@ -60,7 +61,11 @@ pub struct MarkFile {
 impl MarkFile {
     /// Makes the file with nothing in it, durably.
     pub fn create(path: &Path) -> io::Result<MarkFile> {
-        let file = OpenOptions::new().create_new(true).read(true).write(true).open(path)?;
+        let file = OpenOptions::new()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(path)?;
         file.set_len(2 * SLOT)?;
         let made = MarkFile { file };
         made.write(StoreMark::default())?;
@@ -73,7 +78,10 @@ impl MarkFile {
     pub fn open(path: &Path) -> io::Result<(MarkFile, Option<StoreMark>)> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         let slots = [read_slot(&file, 0), read_slot(&file, SLOT)];
-        let newest = slots.into_iter().flatten().max_by_key(|mark| (mark.boot, mark.sequence));
+        let newest = slots
+            .into_iter()
+            .flatten()
+            .max_by_key(|mark| (mark.boot, mark.sequence));
         Ok((MarkFile { file }, newest))
     }
 
@@ -103,8 +111,11 @@ fn read_slot(file: &File, at: u64) -> Option<StoreMark> {
         u64::from_be_bytes(eight)
     };
     let sum = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-    (sum == crc32fast::hash(&bytes[4..]))
-        .then(|| StoreMark { boot: number(4), nonce: number(12), sequence: number(20) })
+    (sum == crc32fast::hash(&bytes[4..])).then(|| StoreMark {
+        boot: number(4),
+        nonce: number(12),
+        sequence: number(20),
+    })
 }
 
 #[cfg(test)]
@@ -112,13 +123,22 @@ mod tests {
     use super::*;
 
     fn mark(boot: u64, nonce: u64, sequence: u64) -> StoreMark {
-        StoreMark { boot, nonce, sequence }
+        StoreMark {
+            boot,
+            nonce,
+            sequence,
+        }
     }
 
     #[test]
     fn a_store_that_only_moved_on_is_believed() {
         let opened = mark(8, 80, 150);
-        for seen in [mark(0, 0, 0), mark(7, 70, 150), mark(7, 70, 20), mark(8, 80, 160)] {
+        for seen in [
+            mark(0, 0, 0),
+            mark(7, 70, 150),
+            mark(7, 70, 20),
+            mark(8, 80, 160),
+        ] {
             assert!(!seen.contradicts(opened, mark(8, 80, 160)), "{seen:?}");
         }
     }
@@ -127,9 +147,18 @@ mod tests {
     fn a_store_put_back_is_noticed_however_much_it_wrote_since() {
         let opened = mark(8, 80, 100);
         let now = mark(8, 80, 5000);
-        assert!(mark(7, 70, 150).contradicts(opened, now), "copied during boot 7");
-        assert!(mark(8, 81, 120).contradicts(opened, now), "copied before another boot 8");
-        assert!(mark(9, 90, 120).contradicts(opened, now), "copied before boot 9");
+        assert!(
+            mark(7, 70, 150).contradicts(opened, now),
+            "copied during boot 7"
+        );
+        assert!(
+            mark(8, 81, 120).contradicts(opened, now),
+            "copied before another boot 8"
+        );
+        assert!(
+            mark(9, 90, 120).contradicts(opened, now),
+            "copied before boot 9"
+        );
         assert!(mark(8, 80, 5001).contradicts(opened, now));
     }
 

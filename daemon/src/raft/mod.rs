@@ -21,6 +21,7 @@ pub mod mark;
 pub mod network;
 mod pulse;
 pub mod records;
+mod round;
 pub mod silence;
 pub mod start;
 pub mod store;
@@ -31,9 +32,7 @@ use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
 
-pub use answers::{
-    MembershipError, ProposeError, RenewAnswer, RenewRefused, Role, Written,
-};
+pub use answers::{MembershipError, ProposeError, RenewAnswer, RenewRefused, Role, Written};
 pub use failure::{Failure, OnFailure};
 pub use group::{DataDir, GroupError, GroupStatus, Joiner, ListedMember};
 pub use handshake::ClusterSecret;
@@ -49,7 +48,10 @@ pub use types::{Identity, PeerNode};
 fn boottime() -> Moment {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
-    Moment(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
+    Moment(Duration::new(
+        seconds,
+        u32::try_from(now.tv_nsec).unwrap_or_default(),
+    ))
 }
 
 /// The kernel's name for this boot; empty when it does not tell.

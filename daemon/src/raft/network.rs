@@ -13,7 +13,8 @@ use cluster_core::model::lease::LeaseTimes;
 use cluster_proto::v1;
 use cluster_proto::v1::raft_client::RaftClient;
 use openraft::error::{
-    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
+    Infallible, InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout,
+    Unreachable,
 };
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
@@ -22,6 +23,7 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
@@ -31,7 +33,7 @@ use super::handshake::{Call, ClusterSecret, PROOF_KEY, SeenMarks};
 use super::log_store::LogStore;
 use super::mark::StoreMark;
 use super::silence::Silence;
-use super::types::{Identity, PeerNode, TypeConfig};
+use super::types::{Identity, LogId, PeerNode, TypeConfig, Vote};
 
 /// Lets a test lose messages between two nodes. Production has none.
 pub trait LinkFaults: Send + Sync + 'static {
@@ -80,7 +82,10 @@ impl Channels {
         tls: Option<&ClientTlsConfig>,
         times: &LeaseTimes,
     ) -> Result<Channel, tonic::transport::Error> {
-        let mut channels = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut channels = self
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
@@ -104,13 +109,21 @@ impl Channels {
 
 impl From<StoreMark> for v1::StoreMark {
     fn from(mark: StoreMark) -> v1::StoreMark {
-        v1::StoreMark { boot: mark.boot, nonce: mark.nonce, sequence: mark.sequence }
+        v1::StoreMark {
+            boot: mark.boot,
+            nonce: mark.nonce,
+            sequence: mark.sequence,
+        }
     }
 }
 
 impl From<v1::StoreMark> for StoreMark {
     fn from(mark: v1::StoreMark) -> StoreMark {
-        StoreMark { boot: mark.boot, nonce: mark.nonce, sequence: mark.sequence }
+        StoreMark {
+            boot: mark.boot,
+            nonce: mark.nonce,
+            sequence: mark.sequence,
+        }
     }
 }
 
@@ -135,7 +148,9 @@ impl Links {
     }
 
     fn delivers(&self, from: u64, to: u64) -> bool {
-        self.faults.as_ref().is_none_or(|faults| faults.delivers(from, to))
+        self.faults
+            .as_ref()
+            .is_none_or(|faults| faults.delivers(from, to))
     }
 }
 
@@ -149,20 +164,37 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &PeerNode) -> Peer {
-        let links = Arc::clone(&self.links);
-        let channel = links
-            .channels
-            .to(&node.address, links.tls.as_ref(), &links.times)
-            .map_err(|error| format!("cannot reach {node}: {error}"));
-        Peer { links, target, channel }
+        Peer::new(Arc::clone(&self.links), target, node)
     }
 }
 
 /// The client of one peer.
+#[derive(Clone)]
 pub struct Peer {
     links: Arc<Links>,
     target: u64,
     channel: Result<Channel, String>,
+    late: Arc<Mutex<Option<Sent>>>,
+}
+
+/// Entries sent under a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    vote: Vote,
+    before: Option<LogId>,
+    last: LogId,
+}
+
+impl Sent {
+    /// `None` for a heartbeat.
+    fn of(message: &AppendEntriesRequest<TypeConfig>) -> Option<Sent> {
+        let last = message.entries.last()?.log_id;
+        Some(Sent {
+            vote: message.vote,
+            before: message.prev_log_id,
+            last,
+        })
+    }
 }
 
 /// Which call of the service.
@@ -195,9 +227,73 @@ impl Method {
     }
 }
 
-type CallError<E> = RPCError<u64, PeerNode, RaftError<u64, E>>;
+/// Why a call failed, in the library's words.
+pub type CallError<E> = RPCError<u64, PeerNode, RaftError<u64, E>>;
 
 impl Peer {
+    /// A client of `target`; connects when first used.
+    pub fn new(links: Arc<Links>, target: u64, node: &PeerNode) -> Peer {
+        let channel = links
+            .channels
+            .to(&node.address, links.tls.as_ref(), &links.times)
+            .map_err(|error| format!("cannot reach {node}: {error}"));
+        Peer {
+            links,
+            target,
+            channel,
+            late: Arc::default(),
+        }
+    }
+
+    /// Sends entries or a heartbeat, and hears the answer even when the library no longer waits.
+    ///
+    /// The library gives every append one heartbeat interval. On a busy host answers come later
+    /// than that; they still prove that this leader is heard, and that the entries arrived. Without
+    /// this a leader would go silent, or send the same entries for ever, because of load alone.
+    pub fn append(
+        &self,
+        message: AppendEntriesRequest<TypeConfig>,
+    ) -> oneshot::Receiver<Result<AppendEntriesResponse<u64>, CallError<Infallible>>> {
+        let (sender, receiver) = oneshot::channel();
+        let peer = self.clone();
+        let sent_at = Instant::now();
+        tokio::spawn(async move {
+            let limit = peer.links.times.election_min;
+            let answer = peer.call(Method::AppendEntries, &message, limit).await;
+            if let Ok(answer) = &answer {
+                peer.heard(&message, answer, sent_at);
+            }
+            // Nobody waits any more: what it proves is noted.
+            drop(sender.send(answer));
+        });
+        receiver
+    }
+
+    fn heard(
+        &self,
+        message: &AppendEntriesRequest<TypeConfig>,
+        answer: &AppendEntriesResponse<u64>,
+        sent_at: Instant,
+    ) {
+        if matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+            return;
+        }
+        self.links
+            .silence
+            .acknowledged(message.vote, self.target, sent_at);
+        if answer.is_success()
+            && let Some(sent) = Sent::of(message)
+        {
+            *self.late.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
+        }
+    }
+
+    /// Whether exactly these entries, under this vote, are known to be on the target's disk.
+    fn is_known_there(&self, message: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.is_some() && *late == Sent::of(message)
+    }
+
     async fn call<Q, A, E>(
         &self,
         method: Method,
@@ -210,27 +306,19 @@ impl Peer {
         E: std::error::Error,
     {
         let own = self.links.identity.node_id;
-        let timed_out = || {
-            RPCError::Timeout(Timeout {
-                action: method.kind(),
-                id: own,
-                target: self.target,
-                timeout: limit,
-            })
-        };
         if !self.links.delivers(own, self.target) {
             tokio::time::sleep(limit).await;
-            return Err(timed_out());
+            return Err(self.timed_out(method, limit));
         }
         let payload = codec::to_json(message).map_err(|error| unreachable(&error))?;
         let reply = match tokio::time::timeout(limit, self.send(method, payload)).await {
-            Err(_elapsed) => return Err(timed_out()),
+            Err(_elapsed) => return Err(self.timed_out(method, limit)),
             Ok(Err(error)) => return Err(unreachable(&error)),
             Ok(Ok(reply)) => reply,
         };
         if !self.links.delivers(self.target, own) {
             tokio::time::sleep(limit).await;
-            return Err(timed_out());
+            return Err(self.timed_out(method, limit));
         }
         if let Some(seen) = reply.seen {
             self.links
@@ -240,7 +328,17 @@ impl Peer {
         if let Some(mark) = reply.mark {
             self.links.seen.note(self.target, mark.into());
         }
-        codec::from_json(&reply.payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        codec::from_json(&reply.payload)
+            .map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    }
+
+    fn timed_out<E: std::error::Error>(&self, method: Method, limit: Duration) -> CallError<E> {
+        RPCError::Timeout(Timeout {
+            action: method.kind(),
+            id: self.links.identity.node_id,
+            target: self.target,
+            timeout: limit,
+        })
     }
 
     fn send(
@@ -257,7 +355,9 @@ impl Peer {
                 Method::Vote => client.vote(request?).await,
                 Method::InstallSnapshot => client.install_snapshot(request?).await,
             };
-            reply.map(tonic::Response::into_inner).map_err(io::Error::other)
+            reply
+                .map(tonic::Response::into_inner)
+                .map_err(io::Error::other)
         }
     }
 
@@ -266,7 +366,12 @@ impl Peer {
         method: Method,
         payload: Vec<u8>,
     ) -> io::Result<tonic::Request<v1::RaftRequest>> {
-        let Identity { cluster_id, generation, node_id, .. } = &self.links.identity;
+        let Identity {
+            cluster_id,
+            generation,
+            node_id,
+            ..
+        } = &self.links.identity;
         let proof = self.links.secret.proof(&Call {
             cluster_id,
             generation: *generation,
@@ -300,16 +405,19 @@ impl RaftNetwork<TypeConfig> for Peer {
         message: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, PeerNode, RaftError<u64>>> {
-        let sent = Instant::now();
-        if !self.links.silence.may_send(sent) {
-            return Err(unreachable(&io::Error::other("silent: a quorum has not answered lately")));
+        if !self.links.silence.may_send(Instant::now()) {
+            return Err(unreachable(&io::Error::other(
+                "silent: a quorum has not answered lately",
+            )));
         }
-        let answer: AppendEntriesResponse<u64> =
-            self.call(Method::AppendEntries, &message, option.hard_ttl()).await?;
-        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
-            self.links.silence.acknowledged(message.vote, self.target, sent);
+        if self.is_known_there(&message) {
+            return Ok(AppendEntriesResponse::Success);
         }
-        Ok(answer)
+        let limit = option.hard_ttl();
+        match tokio::time::timeout(limit, self.append(message)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(self.timed_out(Method::AppendEntries, limit)),
+        }
     }
 
     async fn install_snapshot(
@@ -321,10 +429,13 @@ impl RaftNetwork<TypeConfig> for Peer {
         RPCError<u64, PeerNode, RaftError<u64, InstallSnapshotError>>,
     > {
         if !self.links.silence.may_send(Instant::now()) {
-            return Err(unreachable(&io::Error::other("silent: a quorum has not answered lately")));
+            return Err(unreachable(&io::Error::other(
+                "silent: a quorum has not answered lately",
+            )));
         }
-        let answer: Result<InstallSnapshotResponse<u64>, InstallSnapshotError> =
-            self.call(Method::InstallSnapshot, &message, option.hard_ttl()).await?;
+        let answer: Result<InstallSnapshotResponse<u64>, InstallSnapshotError> = self
+            .call(Method::InstallSnapshot, &message, option.hard_ttl())
+            .await?;
         answer.map_err(|error| {
             RPCError::RemoteError(RemoteError::new(self.target, RaftError::APIError(error)))
         })

@@ -31,7 +31,12 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub fn new(shared: Arc<Shared>, start: String, elect_from: Option<Instant>) -> Pulse {
-        Pulse { shared, start, elect_from, becoming_ready: None }
+        Pulse {
+            shared,
+            start,
+            elect_from,
+            becoming_ready: None,
+        }
     }
 
     pub async fn run(mut self) {
@@ -53,9 +58,16 @@ impl Pulse {
 
     fn fail_if_stopped(&self) {
         let metrics = self.shared.raft.metrics();
-        let stopped = metrics.borrow().running_state.as_ref().err().map(ToString::to_string);
+        let stopped = metrics
+            .borrow()
+            .running_state
+            .as_ref()
+            .err()
+            .map(ToString::to_string);
         if let Some(why) = stopped {
-            self.shared.failure.fail(&format!("Raft has stopped: {why}"));
+            self.shared
+                .failure
+                .fail(&format!("Raft has stopped: {why}"));
         }
     }
 
@@ -84,12 +96,17 @@ impl Pulse {
         {
             self.become_ready(vote);
         }
-        self.mind_silence(leading.is_some(), role.quorum_ack_age, now).await;
+        self.mind_silence(leading.is_some(), role.quorum_ack_age, now)
+            .await;
         role.is_silent = self.shared.silence.is_silent();
         self.shared.role.send_if_modified(|known| {
             let age = role.quorum_ack_age;
             let before = std::mem::replace(known, role);
-            before != Role { quorum_ack_age: before.quorum_ack_age, ..known.clone() }
+            before
+                != Role {
+                    quorum_ack_age: before.quorum_ack_age,
+                    ..known.clone()
+                }
                 || before.quorum_ack_age.is_some() != age.is_some()
         });
     }
@@ -112,14 +129,20 @@ impl Pulse {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        let command = Command::Noop { by: NodeId(vote.node), start: self.start.clone() };
+        let command = Command::Noop {
+            by: NodeId(vote.node),
+            start: self.start.clone(),
+        };
         let attempt = tokio::spawn(async move {
             let limit = shared.times.election();
             match shared.write(command, limit).await {
                 Ok((log_id, _)) => {
                     // The entry's own leader id is the proof under which vote it was written.
                     let leader = log_id.leader_id;
-                    let written_under = LeaderVote { term: leader.term, node: leader.node_id };
+                    let written_under = LeaderVote {
+                        term: leader.term,
+                        node: leader.node_id,
+                    };
                     let mut inner = shared.machine.lock();
                     let lease = inner.state.longest_lease();
                     inner.granter.ready(written_under, lease);

@@ -95,7 +95,11 @@ fn open_database(directory: &Path, is_new: bool) -> io::Result<SledRecords> {
         durable::sync_parent(&path)?;
         durable::sync_parent(directory)?;
     }
-    Ok(SledRecords { database, file, path })
+    Ok(SledRecords {
+        database,
+        file,
+        path,
+    })
 }
 
 /// Refuses when the file system of `path` has no room for a batch of `bytes`.
@@ -108,7 +112,10 @@ fn need_room(path: &Path, bytes: usize) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::StorageFull,
-        format!("the disk is full: {} has {left} bytes left, {need} are needed", path.display()),
+        format!(
+            "the disk is full: {} has {left} bytes left, {need} are needed",
+            path.display()
+        ),
     ))
 }
 
@@ -127,7 +134,9 @@ impl Records for SledRecords {
         let bytes = changes.iter().map(Change::size).sum();
         need_room(&self.path, bytes)?;
         guarded(|| {
-            self.database.apply_batch(batch(changes)).map_err(io::Error::from)?;
+            self.database
+                .apply_batch(batch(changes))
+                .map_err(io::Error::from)?;
             self.database.flush().map_err(io::Error::from)?;
             self.file.sync_data()
         })
@@ -136,7 +145,9 @@ impl Records for SledRecords {
     fn forget(&mut self, keys: Vec<Vec<u8>>) -> io::Result<()> {
         guarded(|| {
             let changes = keys.into_iter().map(Change::Delete).collect();
-            self.database.apply_batch(batch(changes)).map_err(io::Error::from)
+            self.database
+                .apply_batch(batch(changes))
+                .map_err(io::Error::from)
         })
     }
 }

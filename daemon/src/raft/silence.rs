@@ -54,7 +54,10 @@ pub enum Turn {
 impl Silence {
     /// Nobody leads yet.
     pub fn new(times: LeaseTimes) -> Silence {
-        Silence { times, inner: Mutex::default() }
+        Silence {
+            times,
+            inner: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Hearing> {
@@ -63,7 +66,9 @@ impl Silence {
 
     /// Whether entries and heartbeats may go out at `now`.
     pub fn may_send(&self, now: Instant) -> bool {
-        self.lock().silent.is_none_or(|silent| now < silent.window_until)
+        self.lock()
+            .silent
+            .is_none_or(|silent| now < silent.window_until)
     }
 
     /// Whether this leader has gone silent.
@@ -163,7 +168,11 @@ impl Silence {
 
 impl Hearing {
     fn begin(&mut self, vote: Vote, now: Instant) {
-        *self = Hearing { vote: Some(vote), since: Some(now), ..Hearing::default() };
+        *self = Hearing {
+            vote: Some(vote),
+            since: Some(now),
+            ..Hearing::default()
+        };
     }
 }
 
@@ -188,11 +197,20 @@ mod tests {
         silence.acknowledged(vote, 2, start);
         silence.acknowledged(vote, 3, start + ms(300));
         let now = start + ms(1000);
-        assert_eq!(silence.quorum_age(vote, OWN, &voters(&[1, 2, 3]), now), Some(ms(700)));
-        assert_eq!(silence.quorum_age(vote, OWN, &voters(&[1]), now), Some(ms(0)));
+        assert_eq!(
+            silence.quorum_age(vote, OWN, &voters(&[1, 2, 3]), now),
+            Some(ms(700))
+        );
+        assert_eq!(
+            silence.quorum_age(vote, OWN, &voters(&[1]), now),
+            Some(ms(0))
+        );
         let joint = [voters(&[1, 2, 3]), voters(&[2, 3, 4])].concat();
         assert_eq!(silence.quorum_age(vote, OWN, &joint, now), Some(ms(1000)));
-        assert_eq!(silence.quorum_age(Vote::new_committed(4, OWN), OWN, &joint, now), None);
+        assert_eq!(
+            silence.quorum_age(Vote::new_committed(4, OWN), OWN, &joint, now),
+            None
+        );
     }
 
     #[test]
@@ -202,9 +220,8 @@ mod tests {
         let vote = Vote::new_committed(3, OWN);
         let config = voters(&[1, 2, 3]);
         let mut now = Instant::now();
-        let turn = |now: Instant| {
-            silence.lead(vote, silence.quorum_age(vote, OWN, &config, now), now)
-        };
+        let turn =
+            |now: Instant| silence.lead(vote, silence.quorum_age(vote, OWN, &config, now), now);
         assert_eq!(turn(now), Turn::Keep);
         now += times.election_max * 2 + Duration::from_millis(1);
         assert_eq!(turn(now), Turn::GoSilent);

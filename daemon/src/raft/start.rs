@@ -92,8 +92,11 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]: this member must not vote.
 pub async fn start(options: RaftOptions, inbox: Inbox) -> Result<ClusterStore, StartError> {
-    let list =
-        MemberList::new(&options.member, options.members.clone(), options.accept_no_failover)?;
+    let list = MemberList::new(
+        &options.member,
+        options.members.clone(),
+        options.accept_no_failover,
+    )?;
     let failure = Failure::new(Arc::clone(&options.on_failure));
     let (log, machine) = open(&options, &failure).await?;
     let was_pristine = log.is_pristine();
@@ -114,14 +117,19 @@ pub async fn start(options: RaftOptions, inbox: Inbox) -> Result<ClusterStore, S
         secret: inbox.secret().clone(),
     };
     let identity = forming::find_identity(&door, &caller).await;
-    let parts = Parts { log, machine, identity, failure, door, caller, was_pristine };
+    let parts = Parts {
+        log,
+        machine,
+        identity,
+        failure,
+        door,
+        caller,
+        was_pristine,
+    };
     run(options, inbox, parts).await
 }
 
-async fn open(
-    options: &RaftOptions,
-    failure: &Failure,
-) -> Result<(LogStore, Machine), StartError> {
+async fn open(options: &RaftOptions, failure: &Failure) -> Result<(LogStore, Machine), StartError> {
     let (directory, member) = (options.directory.clone(), options.member.to_string());
     let failure = failure.clone();
     let open_once = move || {
@@ -151,12 +159,16 @@ struct Parts {
     was_pristine: bool,
 }
 
-async fn run(
-    options: RaftOptions,
-    inbox: Inbox,
-    parts: Parts,
-) -> Result<ClusterStore, StartError> {
-    let Parts { log, machine, identity, failure, door, caller, was_pristine } = parts;
+async fn run(options: RaftOptions, inbox: Inbox, parts: Parts) -> Result<ClusterStore, StartError> {
+    let Parts {
+        log,
+        machine,
+        identity,
+        failure,
+        door,
+        caller,
+        was_pristine,
+    } = parts;
     let times = times_in_force(&options, &log, &machine);
     let silence = Arc::new(Silence::new(times));
     let links = Arc::new(Links {
@@ -174,7 +186,9 @@ async fn run(
     let raft = Raft::new(
         identity.node_id,
         Arc::new(config(&options, &times, &identity, was_pristine)?),
-        Network { links: Arc::clone(&links) },
+        Network {
+            links: Arc::clone(&links),
+        },
         log.clone(),
         machine.clone(),
     )
@@ -183,12 +197,16 @@ async fn run(
 
     // The library forgets its vote lease over a restart; a store that never voted promised nothing.
     let now = Instant::now();
-    let refuse_votes_until = if was_pristine { now } else { now + times.election_max };
+    let refuse_votes_until = if was_pristine {
+        now
+    } else {
+        now + times.election_max
+    };
     let elect_from = (!was_pristine).then(|| now + times.election_max * 2);
     let heard_leader = Arc::new(watch::channel(None).0);
     inbox.attach(Attached {
         raft: raft.clone(),
-        links,
+        links: Arc::clone(&links),
         refuse_votes_until,
         heard_leader: Arc::clone(&heard_leader),
     });
@@ -200,6 +218,7 @@ async fn run(
         identity: identity.clone(),
         times,
         silence,
+        links,
         role: watch::channel(Role::default()).0,
         heard_leader,
         failure,
@@ -209,13 +228,12 @@ async fn run(
         door,
         caller,
     });
-    let start = format!(
-        "{}/{:016x}",
-        super::boot_id(),
-        rand::random::<u64>()
-    );
+    let start = format!("{}/{:016x}", super::boot_id(), rand::random::<u64>());
     let pulse = tokio::spawn(Pulse::new(Arc::clone(&shared), start, elect_from).run());
-    *shared.pulse.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(pulse);
+    *shared
+        .pulse
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(pulse);
     let store = ClusterStore { shared };
     if was_pristine && !identity.founders.is_empty() {
         store.begin(&identity).await?;
@@ -244,7 +262,9 @@ fn config(
         enable_elect: was_pristine,
         ..Config::default()
     };
-    config.validate().map_err(|error| StartError::Library(error.to_string()))
+    config
+        .validate()
+        .map_err(|error| StartError::Library(error.to_string()))
 }
 
 /// The preset as far as this store knows it. A change of preset reaches Raft's own timers with the
@@ -257,14 +277,19 @@ fn times_in_force(options: &RaftOptions, log: &LogStore, machine: &Machine) -> L
         Command::Form { settings, .. } => Some(settings.preset),
         _ => None,
     });
-    logged.or(stored).map_or(options.times, |preset| preset.times())
+    logged
+        .or(stored)
+        .map_or(options.times, |preset| preset.times())
 }
 
 impl ClusterStore {
     /// Lets Raft begin with the founders; nothing when it has begun.
     async fn begin(&self, identity: &Identity) -> Result<(), StartError> {
-        let founders: BTreeMap<u64, PeerNode> =
-            identity.founders.iter().map(|f| (f.node_id, f.node.clone())).collect();
+        let founders: BTreeMap<u64, PeerNode> = identity
+            .founders
+            .iter()
+            .map(|f| (f.node_id, f.node.clone()))
+            .collect();
         match self.shared.raft.initialize(founders).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(StartError::Library(error.to_string())),
@@ -299,7 +324,10 @@ impl ClusterStore {
             .adopt(name.as_str(), address, &identity, None)
             .await
             .map_err(|why| MembershipError::Refused(format!("{name} at {address}: {why}")))?;
-        let node = PeerNode { name: name.to_string(), address: address.to_owned() };
+        let node = PeerNode {
+            name: name.to_string(),
+            address: address.to_owned(),
+        };
         self.replace_voter(old, new, node, limit).await
     }
 

@@ -17,9 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::answers::{
-    MembershipError, ProposeError, RenewAnswer, RenewRefused, Role, Written,
-};
+use super::answers::{MembershipError, ProposeError, RenewAnswer, RenewRefused, Role, Written};
 use super::boottime;
 use super::failure::Failure;
 use super::forming::Caller;
@@ -27,6 +25,7 @@ use super::group::Door;
 use super::inbox::Inbox;
 use super::log_store::LogStore;
 use super::machine::{AppliedState, Machine};
+use super::network::Links;
 use super::pulse::TICK;
 use super::silence::Silence;
 use super::types::{Identity, LogId, PeerNode, Raft, Vote};
@@ -49,6 +48,7 @@ pub(super) struct Shared {
     pub identity: Identity,
     pub times: LeaseTimes,
     pub silence: Arc<Silence>,
+    pub links: Arc<Links>,
     pub role: watch::Sender<Role>,
     pub heard_leader: Arc<watch::Sender<Option<Instant>>>,
     pub failure: Failure,
@@ -110,14 +110,22 @@ impl ClusterStore {
     /// As there.
     pub async fn write(&self, command: Command) -> Result<Written, ProposeError> {
         if self.shared.silence.is_silent() {
-            return Err(ProposeError::NotLeader { leader: None, address: None });
+            return Err(ProposeError::NotLeader {
+                leader: None,
+                address: None,
+            });
         }
         let limit = self.shared.times.election() * 4;
         let (log_id, answer) = self.shared.write(command, limit).await?;
         match answer {
-            Some(Ok(applied)) => Ok(Written { applied, index: log_id.index }),
+            Some(Ok(applied)) => Ok(Written {
+                applied,
+                index: log_id.index,
+            }),
             Some(Err(rejected)) => Err(rejected.into()),
-            None => Err(ProposeError::Stopped("an entry without an answer".to_owned())),
+            None => Err(ProposeError::Stopped(
+                "an entry without an answer".to_owned(),
+            )),
         }
     }
 
@@ -134,7 +142,11 @@ impl ClusterStore {
         epoch: Epoch,
         incarnation: Incarnation,
     ) -> Result<RenewAnswer, RenewRefused> {
-        let asked = Asked { member, epoch, incarnation };
+        let asked = Asked {
+            member,
+            epoch,
+            incarnation,
+        };
         let vote = self.confirm_leadership().await?;
         let mut inner = self.shared.machine.lock();
         let inner = &mut *inner;
@@ -145,54 +157,25 @@ impl ClusterStore {
         asked.check(&inner.state)?;
         let lease = inner.state.settings.times().lease;
         inner.granter.confirm(lease);
-        Ok(RenewAnswer { lease, newest_rule: inner.state.last_rule })
+        Ok(RenewAnswer {
+            lease,
+            newest_rule: inner.state.last_rule,
+        })
     }
 
     /// A round of messages begun now: a quorum still knows this process as its leader, under the
-    /// returned vote, and everything committed before is applied here.
+    /// returned vote, it is ready under it, and everything committed before is applied here.
     ///
     /// # Errors
     /// [`RenewRefused`], never `NotGranted`.
     pub async fn confirm_leadership(&self) -> Result<LeaderVote, RenewRefused> {
-        let shared = &self.shared;
-        if let Some(why) = shared.failure.why() {
-            return Err(RenewRefused::Stopped(why));
-        }
-        let vote = shared.leading_vote().await?;
-        if shared.silence.is_silent() {
-            return Err(RenewRefused::NoQuorum);
-        }
-        let limit = shared.times.heartbeat * 4;
-        let round = tokio::time::timeout(limit, shared.raft.get_read_log_id()).await;
-        let read = match round {
-            Err(_elapsed) => return Err(RenewRefused::NoQuorum),
-            Ok(Err(RaftError::Fatal(fatal))) => {
-                return Err(RenewRefused::Stopped(fatal.to_string()));
-            }
-            Ok(Err(RaftError::APIError(error))) => {
-                return Err(match error {
-                    openraft::error::CheckIsLeaderError::ForwardToLeader(_) => self.not_leader(),
-                    openraft::error::CheckIsLeaderError::QuorumNotEnough(_) => {
-                        RenewRefused::NoQuorum
-                    }
-                });
-            }
-            Ok(Ok((read, _applied))) => read,
-        };
-        let due = read.map_or(0, |log_id| log_id.index);
-        let mut applied = shared.machine.watch();
-        tokio::time::timeout(limit, applied.wait_for(|applied| applied.index >= due))
-            .await
-            .map_err(|_elapsed| RenewRefused::NotReady)?
-            .map_err(|closed| RenewRefused::Stopped(closed.to_string()))?;
-        // The round ran under this very vote only if it is still the same one.
-        if shared.leading_vote().await? == vote { Ok(vote) } else { Err(self.not_leader()) }
+        self.shared.confirm().await
     }
 
     /// Reads the lease's leader side, with time brought up to now and the state it belongs to.
     ///
     /// What it says counts only when [`Granter::is_ready`] holds for the vote that
-    /// [`ClusterStore::confirm_leadership`] returned.
+    /// [`ClusterStore::confirm_leadership`] returned a moment ago.
     pub fn granter<T>(&self, read: impl FnOnce(&Granter, &ClusterState) -> T) -> T {
         let mut inner = self.shared.machine.lock();
         inner.granter.pass(boottime(), TICK);
@@ -205,8 +188,11 @@ impl ClusterStore {
     /// Returns whether it was done.
     pub async fn elect(&self) -> bool {
         {
-            let mut last =
-                self.shared.last_elect.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut last = self
+                .shared
+                .last_elect
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             let now = Instant::now();
             if last.is_some_and(|last| now.saturating_duration_since(last) < ELECT_EVERY) {
                 return false;
@@ -236,10 +222,12 @@ impl ClusterStore {
         if voters.contains(&new.0) && !voters.contains(&old.0) {
             return Ok(());
         }
-        self.within(limit, self.shared.raft.add_learner(new.0, node, true)).await?;
+        self.within(limit, self.shared.raft.add_learner(new.0, node, true))
+            .await?;
         voters.remove(&old.0);
         voters.insert(new.0);
-        self.within(limit, self.shared.raft.change_membership(voters, false)).await
+        self.within(limit, self.shared.raft.change_membership(voters, false))
+            .await
     }
 
     /// Makes `new` a voter besides the others.
@@ -252,9 +240,11 @@ impl ClusterStore {
         node: PeerNode,
         limit: Duration,
     ) -> Result<(), MembershipError> {
-        self.within(limit, self.shared.raft.add_learner(new.0, node, true)).await?;
+        self.within(limit, self.shared.raft.add_learner(new.0, node, true))
+            .await?;
         let added = ChangeMembers::AddVoterIds(BTreeSet::from([new.0]));
-        self.within(limit, self.shared.raft.change_membership(added, false)).await
+        self.within(limit, self.shared.raft.change_membership(added, false))
+            .await
     }
 
     /// Takes the vote from `old`.
@@ -263,12 +253,20 @@ impl ClusterStore {
     /// [`MembershipError`].
     pub async fn remove_voter(&self, old: NodeId, limit: Duration) -> Result<(), MembershipError> {
         let removed = ChangeMembers::RemoveVoters(BTreeSet::from([old.0]));
-        self.within(limit, self.shared.raft.change_membership(removed, false)).await
+        self.within(limit, self.shared.raft.change_membership(removed, false))
+            .await
     }
 
     /// The voters of the newest configuration this member knows.
     pub fn voters(&self) -> BTreeSet<u64> {
-        self.shared.raft.metrics().borrow().membership_config.membership().voter_ids().collect()
+        self.shared
+            .raft
+            .metrics()
+            .borrow()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .collect()
     }
 
     /// The nodes of the newest configuration this member knows.
@@ -297,11 +295,6 @@ impl ClusterStore {
         self.shared.log.close().await;
     }
 
-    fn not_leader(&self) -> RenewRefused {
-        let (leader, address) = self.shared.leader();
-        RenewRefused::NotLeader { leader, address }
-    }
-
     async fn within<T>(
         &self,
         limit: Duration,
@@ -327,8 +320,14 @@ impl Shared {
     ) -> Result<(LogId, Option<Result<Applied, Rejected>>), ProposeError> {
         let at_unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        let stamp = Stamp { version: COMMAND_VERSION, at_unix_ms, command };
+            .map_or(0, |since| {
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            });
+        let stamp = Stamp {
+            version: COMMAND_VERSION,
+            at_unix_ms,
+            command,
+        };
         match tokio::time::timeout(limit, self.raft.client_write(stamp)).await {
             Err(_elapsed) => Err(ProposeError::TimedOutUnknown),
             Ok(Ok(response)) => Ok((response.log_id, response.data.outcome)),
@@ -342,27 +341,13 @@ impl Shared {
         }
     }
 
-    /// The vote under which this process leads, asked of the library's core itself.
-    async fn leading_vote(&self) -> Result<LeaderVote, RenewRefused> {
-        let vote = self
-            .raft
-            .with_raft_state(|state| *state.vote_ref())
-            .await
-            .map_err(|fatal| RenewRefused::Stopped(fatal.to_string()))?;
-        match leader_vote(&vote) {
-            Some(leading) if leading.node == self.identity.node_id => Ok(leading),
-            _ => {
-                let (leader, address) = self.leader();
-                Err(RenewRefused::NotLeader { leader, address })
-            }
-        }
-    }
-
     /// Who leads, as far as this member knows, when that is somebody else.
-    fn leader(&self) -> (Option<NodeId>, Option<String>) {
+    pub fn leader(&self) -> (Option<NodeId>, Option<String>) {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let leader = metrics.current_leader.filter(|leader| *leader != self.identity.node_id);
+        let leader = metrics
+            .current_leader
+            .filter(|leader| *leader != self.identity.node_id);
         let membership = metrics.membership_config.membership();
         let node = leader.and_then(|leader| membership.get_node(&leader));
         (leader.map(NodeId), node.map(|node| node.address.clone()))
@@ -381,7 +366,8 @@ impl Shared {
         let leader = metrics.current_leader;
         let age = is_leader
             .then(|| {
-                self.silence.quorum_age(metrics.vote, own, membership.get_joint_config(), now)
+                self.silence
+                    .quorum_age(metrics.vote, own, membership.get_joint_config(), now)
             })
             .flatten();
         let role = Role {
@@ -422,7 +408,10 @@ impl Asked<'_> {
     fn check(&self, state: &ClusterState) -> Result<(), RenewRefused> {
         let refuse = |why: String| Err(RenewRefused::NotGranted { why });
         let Some(reign) = state.granted() else {
-            return refuse(format!("no renewal of epoch {} is confirmed any more", state.epoch()));
+            return refuse(format!(
+                "no renewal of epoch {} is confirmed any more",
+                state.epoch()
+            ));
         };
         if reign.epoch != self.epoch {
             return refuse(format!("the epoch is {}, not {}", reign.epoch, self.epoch));

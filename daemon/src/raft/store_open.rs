@@ -126,7 +126,10 @@ pub struct Contents {
 impl Contents {
     /// The last entry, or the last one purged.
     pub fn last_log_id(&self) -> Option<LogId> {
-        self.entries.last_key_value().map(|(_, entry)| entry.log_id).or(self.purged)
+        self.entries
+            .last_key_value()
+            .map(|(_, entry)| entry.log_id)
+            .or(self.purged)
     }
 }
 
@@ -150,7 +153,10 @@ pub fn open(
         let why = "the file is missing although there is a log".to_owned();
         return Err(opening.damaged(&mark_path, why));
     } else {
-        (MarkFile::create(&mark_path).map_err(at(&mark_path))?, Some(StoreMark::default()))
+        (
+            MarkFile::create(&mark_path).map_err(at(&mark_path))?,
+            Some(StoreMark::default()),
+        )
     };
     let Some(in_file) = in_file else {
         return Err(opening.damaged(&mark_path, "neither half of it is whole".to_owned()));
@@ -161,7 +167,9 @@ pub fn open(
     }
     let mut records =
         SledRecords::open(&log_path).map_err(|error| opening.engine(&log_path, error))?;
-    let pairs = records.load().map_err(|error| opening.engine(&log_path, error))?;
+    let pairs = records
+        .load()
+        .map_err(|error| opening.engine(&log_path, error))?;
     let mut contents = opening.read(&log_path, pairs)?;
     if in_file.is_later_than(contents.mark) {
         let why = format!(
@@ -228,7 +236,10 @@ impl Opening<'_> {
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::StorageFull
             | io::ErrorKind::NotFound
-            | io::ErrorKind::ReadOnlyFilesystem => StoreError::Io { path, source: error },
+            | io::ErrorKind::ReadOnlyFilesystem => StoreError::Io {
+                path,
+                source: error,
+            },
             _ => self.damaged(&path, text),
         }
     }
@@ -259,7 +270,10 @@ impl Opening<'_> {
                 key::MARK => contents.mark = self.record(log, "the mark", value)?,
                 _ => {
                     let why = format!("unknown key {}", String::from_utf8_lossy(key));
-                    return Err(StoreError::TooNew { path: log.to_owned(), why });
+                    return Err(StoreError::TooNew {
+                        path: log.to_owned(),
+                        why,
+                    });
                 }
             }
         }
@@ -274,7 +288,10 @@ impl Opening<'_> {
     ) -> Result<T, StoreError> {
         codec::decode(value).map_err(|error| match error {
             codec::CodecError::Version { .. } | codec::CodecError::NotUnderstood { .. } => {
-                StoreError::TooNew { path: log.to_owned(), why: format!("{what}: {error}") }
+                StoreError::TooNew {
+                    path: log.to_owned(),
+                    why: format!("{what}: {error}"),
+                }
             }
             codec::CodecError::Truncated { .. } | codec::CodecError::Checksum => {
                 self.damaged(log, format!("{what}: {error}"))

@@ -8,8 +8,7 @@ use cluster_core::decide::candidate::Assessment;
 use cluster_core::model::NodeId;
 use cluster_core::model::view::{ClusterView, Seen};
 
-use crate::api::{Candidate, Foresight};
-use crate::board::Board;
+use crate::board::{Board, Candidate, Foresight};
 use crate::lease::now;
 
 /// Asks `decide` about a world without the primary.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster_core::decide::{Action, MemberVerdict, Reason, decide_member, wants_renewal};
 use cluster_core::model::lease::{LeaseTimes, Moment};
-use cluster_core::model::member::{Addresses, Busy, SealReport, Tags};
+use cluster_core::model::member::{Addresses, Busy, Health, SealReport, Tags};
 use cluster_core::model::view::{Durable, MemberView, ProcessSet, Seen};
 use cluster_core::model::{
     Epoch, Lsn, MemberName, MemberReport, NodeId, PostgresStatus, RequestId, TimelineId,
@@ -33,6 +33,8 @@ use super::probes::Findings;
 const CALM: Duration = Duration::from_millis(100);
 /// A look this often while something is under way.
 const BRISK: Duration = Duration::from_millis(10);
+/// After a message that did not reach the leader.
+const TELL_AGAIN: Duration = Duration::from_millis(40);
 /// After a failed action, so that a lasting fault does not spin.
 const AFTER_FAILURE: Duration = Duration::from_millis(300);
 
@@ -114,6 +116,8 @@ struct Memory {
     system_identifier: Option<u64>,
     verdict: Option<VerdictLine>,
     answered_at: Option<Moment>,
+    /// The last failure's words, so that a lasting one is logged once.
+    failure: Option<String>,
 }
 
 /// The one action under way.
@@ -285,17 +289,22 @@ impl MemberLoop {
     ) -> Instant {
         match outcome {
             Ok(done) => {
+                memory.failure = None;
                 memory.take(done);
                 Instant::now()
             }
             Err(error) => {
-                tracing::warn!(?action, error = %telemetry::chain(&error), "an action failed");
+                let text = telemetry::chain(&error);
+                if memory.failure.as_ref() != Some(&text) {
+                    tracing::warn!(?action, error = text, "an action failed");
+                }
+                memory.failure = Some(text);
                 match action {
                     Action::ReadEndOfWal { .. } => {
                         memory.cannot_read_wal = true;
                         return Instant::now();
                     }
-                    Action::Tell(_) | Action::Promote { .. } => return Instant::now() + BRISK,
+                    Action::Tell(_) | Action::Promote { .. } => return Instant::now() + TELL_AGAIN,
                     _ => {}
                 }
                 Instant::now() + AFTER_FAILURE
@@ -334,7 +343,7 @@ impl MemberLoop {
             set_is_empty: looked.set.is_empty,
             lease_left_ms: (!left.is_zero()).then(|| milliseconds(left)),
             applied_index,
-            not_promotable: Vec::new(),
+            not_promotable: not_promotable(&looked.postgres, &self.findings.health()),
             health: self.findings.health(),
             busy: busy.filter(|busy| is_long(&busy.with)),
             hears: self.merged.borrow().keys().cloned().collect(),
@@ -375,6 +384,28 @@ async fn guard_event(
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Free space below this is no place for a primary. Unit: bytes; a few WAL segments.
+const LEAST_FREE: u64 = 64 << 20;
+
+/// Why this member could not be promoted now [B9].
+fn not_promotable(postgres: &PostgresStatus, health: &Health) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let PostgresStatus::Standby(standby) = postgres
+        && standby.replay_paused
+    {
+        reasons.push("its replay is paused (a parameter lower than the primary's, or on request)".into());
+    }
+    for (what, probe) in [("data", health.data_volume), ("WAL", health.wal_volume)] {
+        if probe.is_some_and(|probe| probe.has_failed || probe.is_stuck) {
+            reasons.push(format!("its {what} volume does not take writes"));
+        }
+    }
+    if health.free_bytes.is_some_and(|free| free < LEAST_FREE) {
+        reasons.push("its data volume is full".to_owned());
+    }
+    reasons
 }
 
 /// What a member that leaves does not do any more; it still fences, releases and promises.

@@ -22,6 +22,9 @@ use super::act::wanted_slots;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// One attempt.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// A volume with less free space than this takes no writes. Unit: bytes; two WAL segments of a new
+/// cluster.
+const FULL: u64 = 8 << 20;
 /// How often slots are compared.
 const SLOTS_EVERY: Duration = Duration::from_secs(2);
 /// How often settings from elsewhere are looked for.
@@ -41,6 +44,7 @@ struct Inner {
     wal: Track,
     commit: Track,
     checkpointed: Epoch,
+    free_bytes: Option<u64>,
 }
 
 #[derive(Default)]
@@ -86,7 +90,7 @@ impl Findings {
             data_volume: inner.data.probe(),
             wal_volume: inner.wal.probe(),
             commit: inner.commit.probe(),
-            free_bytes: None,
+            free_bytes: inner.free_bytes,
         }
     }
 
@@ -132,10 +136,18 @@ impl Chores {
         loop {
             tick.tick().await;
             let outcome = self.postgres.probe_volumes(PROBE_LIMIT).await;
+            let free = free_bytes(&self.postgres.options().data_dir);
             let mut found = self.findings.lock();
+            found.free_bytes = free;
             match outcome {
                 Ok(took) => {
-                    found.data.took("data volume", Ok::<_, String>(took.data));
+                    // A block that is there already can be written over on a full volume; PostgreSQL
+                    // cannot extend anything there.
+                    let data = match free {
+                        Some(free) if free < FULL => Err(format!("only {free} bytes are free")),
+                        Some(_) | None => Ok(took.data),
+                    };
+                    found.data.took("data volume", data);
                     found.wal.took("WAL volume", Ok::<_, String>(took.wal));
                 }
                 Err(error) => {
@@ -251,4 +263,10 @@ impl Chores {
         (reign.is_activated && reign.holder == self.me && reign.timeline == primary.timeline)
             .then_some(reign.epoch)
     }
+}
+
+/// Free bytes of the volume of `path`, for an ordinary user.
+fn free_bytes(path: &std::path::Path) -> Option<u64> {
+    let volume = rustix::fs::statvfs(path).ok()?;
+    Some(volume.f_bavail.saturating_mul(volume.f_frsize))
 }

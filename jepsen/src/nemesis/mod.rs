@@ -84,6 +84,8 @@ pub fn strike(cluster: &mut Cluster, menu: &[Fault], chance: &mut StdRng) -> Res
     let other = pick(chance, cluster.members.len());
     let lasts = Duration::from_millis(chance.random_range(200..9000));
     let breath = Duration::from_millis(chance.random_range(500..6000));
+    // A daemon whose guard is gone ends by itself: a service manager would start it again.
+    cluster.start_all()?;
     let primary = cluster.primaries().first().copied();
     let target = primary.filter(|_| wants_primary).unwrap_or(other);
     let at = clock();

@@ -34,6 +34,9 @@ pub struct Assessment {
     pub refused: Vec<(MemberName, String)>,
     /// Members that are heard, have data, and have not sealed yet.
     pub unsealed: Vec<MemberName>,
+    /// Where the WAL of the newest reign's own primary ends, when it has sealed with the same data
+    /// directory: nobody can have more of that reign.
+    pub former_end: Option<Position>,
 }
 
 /// Judges all members for the epoch after the newest one.
@@ -49,6 +52,13 @@ pub fn assess(view: &ClusterView) -> Assessment {
         .max_by_key(|(position, _)| *position)
         .map(|(position, seal)| (position, seal.timeline));
     found.best = best.map(|(position, _)| position);
+    found.former_end = view.state.reign.as_ref().and_then(|reign| {
+        let own = found
+            .sealed
+            .iter()
+            .find(|seal| seal.member == reign.holder && seal.incarnation == reign.incarnation)?;
+        ledger.position(own.timeline, own.end)
+    });
     for seal in &found.sealed {
         match judge(view, seal, best) {
             Ok(candidate) => found.candidates.push(candidate),
@@ -159,5 +169,62 @@ fn last_told_flush(view: &ClusterView) -> Option<(TimelineId, Lsn)> {
             Some((reign.timeline, primary.flushed))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::ledger::LedgerEntry;
+    use crate::model::{ClusterState, Incarnation, NodeId, RequestId};
+
+    /// Found by the simulation: the best sealed member may not be promoted, the next one never
+    /// received anything of the newest reign, and counted as not behind at all.
+    #[test]
+    fn a_member_that_lacks_a_whole_reign_is_behind_by_all_of_it() {
+        let mut state = ClusterState::default();
+        for (epoch, timeline, parent, start) in [(1, 2, 1, 100), (2, 3, 2, 500)] {
+            state.ledger.entries.push(LedgerEntry {
+                epoch: Epoch(epoch),
+                member: "a".parse().expect("name"),
+                incarnation: Incarnation(1),
+                timeline: TimelineId(timeline),
+                parent: TimelineId(parent),
+                start: Lsn(start),
+                fork: Some(Lsn(start)),
+            });
+        }
+        let (reports, ages) = (BTreeMap::new(), BTreeMap::<RequestId, Duration>::new());
+        let view = ClusterView {
+            me: NodeId(1),
+            state: &state,
+            times: state.settings.times(),
+            reports: &reports,
+            leading_for: Duration::ZERO,
+            base_age: Duration::ZERO,
+            grant_age: None,
+            lease_waited_out: true,
+            wait_left: Duration::ZERO,
+            ended_age: Duration::ZERO,
+            voters: &[],
+            learners: &[],
+            elect_asked_age: None,
+            previous_lease_settled: false,
+            recent_grants: &[],
+            request_ages: &ages,
+        };
+        let seal = SealReport {
+            member: "b".parse().expect("name"),
+            incarnation: Incarnation(1),
+            target: Epoch(3),
+            timeline: TimelineId(2),
+            end: Lsn(400),
+            is_running: true,
+        };
+        let best = Position { epoch: Epoch(2), end: Lsn(2_000_500) };
+        assert_eq!(known_lag(&view, &seal, best), 2_000_100);
     }
 }

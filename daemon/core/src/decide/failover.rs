@@ -12,6 +12,9 @@ use super::candidate::{Assessment, Candidate, assess, known_lag};
 use super::cluster::{Verdict, propose};
 use super::reason::Reason;
 
+/// So many failovers within ten minutes slow the next one down. Source: hazards G6.
+pub const FLAPPING: usize = 3;
+
 /// The holder has not renewed for `D − K_soft − S`, and was granted at least 4R ago.
 pub fn primary_lost(view: &ClusterView) -> Verdict {
     let Some(reign) = view.state.granted() else { return Verdict::Pass };
@@ -22,6 +25,11 @@ pub fn primary_lost(view: &ClusterView) -> Verdict {
     }
     if view.state.pause.is_some() {
         return Verdict::Wait(Reason::Paused);
+    }
+    // After several failovers in a row the primary gets its whole lease to come back. Beyond that it
+    // has stopped itself, and a cluster without a primary is never held up [G6].
+    if view.recent_grants.len() >= FLAPPING && view.base_age <= view.times.lease {
+        return Verdict::Wait(Reason::Flapping(view.recent_grants.len()));
     }
     propose(
         Command::Revoke { epoch: reign.epoch, reason: "primary-silent".to_owned() },
@@ -95,6 +103,17 @@ fn must_wait_for_seals(
         return None;
     }
     if forced.is_some_and(|name| found.sealed.iter().any(|seal| seal.member == *name)) {
+        return None;
+    }
+    // The former primary's own end is the most anybody can have of its reign: who has it all, or is
+    // it, need not wait for the others.
+    let has_it_all = found.former_end.is_some_and(|end| {
+        found.candidates.iter().any(|candidate| candidate.position >= end)
+            && wanted_target(view).is_none_or(|wanted| {
+                found.candidates.iter().any(|candidate| candidate.seal.member == wanted)
+            })
+    });
+    if has_it_all {
         return None;
     }
     let patience = view.state.settings.seal_patience();

@@ -26,6 +26,8 @@ pub enum Reason {
     FirstDataExists(MemberName),
     /// The holder has not renewed.
     PrimarySilent(Duration),
+    /// Several failovers in a row: the silent primary gets its whole lease to come back.
+    Flapping(usize),
     /// The cluster is paused; no primary is taken away or made.
     Paused,
     /// Some member that is heard has not sealed yet.
@@ -161,6 +163,7 @@ pub const ALL: &[(&str, &str)] = &[
     ("initializing", "The named member makes or brings the first data directory."),
     ("first-data-exists", "The first data directory is recorded as the cluster's."),
     ("primary-silent", "The primary's daemon has not renewed its lease; its epoch is revoked."),
+    ("flapping", "Several failovers within ten minutes: a silent primary gets its whole lease to come back before the next one."),
     ("paused", "The cluster is paused: it makes no decision until `clusterctl resume`. The lease is still enforced."),
     ("sealing", "Waiting for members that are heard to seal, so that the best can be chosen among all."),
     ("lease-running", "The old primary's lease may still run; no other member is granted before it has run out."),
@@ -236,6 +239,7 @@ impl Reason {
             Reason::Initializing(_) => "initializing",
             Reason::FirstDataExists(_) => "first-data-exists",
             Reason::PrimarySilent(_) => "primary-silent",
+            Reason::Flapping(_) => "flapping",
             Reason::Paused => "paused",
             Reason::Sealing(_) => "sealing",
             Reason::LeaseRunning(_) => "lease-running",
@@ -323,6 +327,7 @@ impl Reason {
             | Reason::Drain(member) => member.to_string(),
             Reason::SeveralBringData(members) | Reason::Sealing(members) => names(members),
             Reason::PrimarySilent(age) => format!("for {} ms", age.as_millis()),
+            Reason::Flapping(count) => format!("{count} failovers"),
             Reason::LeaseRunning(left) => format!("{} ms left", left.as_millis()),
             Reason::Unresponsive(age) => format!("for {} ms", age.as_millis()),
             Reason::NoCandidate(refused) => refused

@@ -190,7 +190,7 @@ impl LeaseTimes {
 /// The member's side: what it may still do under the epoch it holds.
 ///
 /// Changed by the lease thread only. `valid_until` belongs to one epoch and one boot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The epoch of `valid_until`.
     pub epoch: Epoch,
@@ -235,7 +235,7 @@ impl Holder {
 
 /// A Raft vote as the granter keys on it: term *and* node, because two nodes can lead in the same
 /// term number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LeaderVote {
     /// Raft term.
     pub term: u64,
@@ -248,7 +248,7 @@ pub struct LeaderVote {
 /// Lives beside the state machine and is changed in one critical section with the applying of
 /// entries. Time is *credited*: a jump of the clock forwards counts for at most twice the tick
 /// (never below 100 ms), a step back for nothing [E5].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Granter {
     last_reading: Moment,
     credited: Duration,
