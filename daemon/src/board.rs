@@ -92,11 +92,16 @@ impl Board {
     /// PostgreSQL, all three [G7].
     pub fn serves_as_primary(&self, lease: &dyn LeaseView) -> bool {
         let now = lease.now();
-        let Some(reign) = self.state.granted() else { return false };
+        let Some(reign) = self.state.granted() else {
+            return false;
+        };
         reign.holder == self.me
             && reign.is_activated
             && lease.holder().may_serve(reign.epoch, now, &self.times)
-            && matches!(self.own.postgres, cluster_core::model::PostgresStatus::Primary(_))
+            && matches!(
+                self.own.postgres,
+                cluster_core::model::PostgresStatus::Primary(_)
+            )
             && self
                 .postgres_answered_at
                 .is_some_and(|at| now.since(at) < Duration::from_secs(1))

@@ -26,7 +26,11 @@ pub struct GuardDeadline {
 impl GuardDeadline {
     /// Names the socket; connects at the first use.
     pub fn new(socket: PathBuf) -> GuardDeadline {
-        GuardDeadline { socket, connection: None, set_id: None }
+        GuardDeadline {
+            socket,
+            connection: None,
+            set_id: None,
+        }
     }
 
     fn ask<T>(
@@ -51,7 +55,10 @@ impl GuardDeadline {
 
     fn running_set(&mut self) -> Result<Option<u64>, String> {
         let status = self.status().map_err(|error| error.to_string())?;
-        Ok(status.set.filter(|set| set.postmaster.is_some()).map(|set| set.set_id))
+        Ok(status
+            .set
+            .filter(|set| set.postmaster.is_some())
+            .map(|set| set.set_id))
     }
 }
 
@@ -94,9 +101,16 @@ impl DeadlineGuard for GuardDeadline {
     }
 
     fn stop_now(&mut self) -> Result<(), String> {
-        let Some(set_id) = self.running_set()? else { return Ok(()) };
-        let stop = Request::Stop { set_id, mode: StopMode::Immediate };
-        self.ask(|connection| connection.call(stop)).map(|_| ()).map_err(|error| chain(&error))
+        let Some(set_id) = self.running_set()? else {
+            return Ok(());
+        };
+        let stop = Request::Stop {
+            set_id,
+            mode: StopMode::Immediate,
+        };
+        self.ask(|connection| connection.call(stop))
+            .map(|_| ())
+            .map_err(|error| chain(&error))
     }
 
     fn armed(&mut self) -> Option<(Epoch, Moment)> {

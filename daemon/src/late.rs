@@ -42,7 +42,10 @@ impl PeerBackend for LateBackend {
     async fn report(&self, report: MemberReport) -> Result<MergedView, NotLeader> {
         match self.inner.get() {
             Some(backend) => backend.report(report).await,
-            None => Err(NotLeader { leader: None, why: NOT_YET.to_owned() }),
+            None => Err(NotLeader {
+                leader: None,
+                why: NOT_YET.to_owned(),
+            }),
         }
     }
 

@@ -6,8 +6,8 @@
 //! a sending time of its own.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
@@ -116,11 +116,16 @@ impl LeaseKeeper {
             confirmed: std::sync::atomic::AtomicU64::new(0),
         });
         let (ready, is_ready) = sync_channel(1);
-        let keeper = LeaseKeeper { messages, shared: shared.clone() };
-        std::thread::Builder::new().name("lease".to_owned()).spawn(move || {
-            let mut thread = LeaseThread::new(guard, times, orders, shared);
-            thread.run(&inbox, &ready);
-        })?;
+        let keeper = LeaseKeeper {
+            messages,
+            shared: shared.clone(),
+        };
+        std::thread::Builder::new()
+            .name("lease".to_owned())
+            .spawn(move || {
+                let mut thread = LeaseThread::new(guard, times, orders, shared);
+                thread.run(&inbox, &ready);
+            })?;
         // The deadline of before a restart is known before anybody asks for it.
         let _ = is_ready.recv_timeout(Duration::from_secs(5));
         Ok((keeper, order_inbox))
@@ -153,7 +158,9 @@ impl LeaseKeeper {
 
     /// How many renewals were confirmed by this process.
     pub fn confirmed_count(&self) -> u64 {
-        self.shared.confirmed.load(std::sync::atomic::Ordering::Relaxed)
+        self.shared
+            .confirmed
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Ends the thread; the guard keeps enforcing the last deadline.
@@ -210,7 +217,11 @@ impl LeaseThread {
             let _ = self.shared.priority_refused.set(error.to_string());
         }
         if let Some((epoch, valid_until)) = self.guard.armed() {
-            self.holder = Holder { epoch, valid_until, renewed_at: Moment::default() };
+            self.holder = Holder {
+                epoch,
+                valid_until,
+                renewed_at: Moment::default(),
+            };
             self.publish();
         }
         let _ = ready.send(());
@@ -255,7 +266,9 @@ impl LeaseThread {
     }
 
     fn renew_when_due(&mut self) {
-        let Some((epoch, incarnation)) = self.wanted else { return };
+        let Some((epoch, incarnation)) = self.wanted else {
+            return;
+        };
         if now() < self.next_renewal {
             return;
         }
@@ -265,9 +278,20 @@ impl LeaseThread {
         let shift_ms = clock_shift_ms();
         let sent = now();
         self.next_renewal = sent.after(self.times.renew);
-        let order = RenewOrder { attempt, epoch, incarnation };
+        let order = RenewOrder {
+            attempt,
+            epoch,
+            incarnation,
+        };
         if self.orders.try_send(order).is_ok() {
-            self.pending.insert(attempt, Pending { epoch, sent, shift_ms });
+            self.pending.insert(
+                attempt,
+                Pending {
+                    epoch,
+                    sent,
+                    shift_ms,
+                },
+            );
             while self.pending.len() > IN_FLIGHT {
                 self.pending.pop_first();
             }
@@ -275,7 +299,9 @@ impl LeaseThread {
     }
 
     fn take_answer(&mut self, attempt: u64, outcome: RenewOutcome) {
-        let Some(pending) = self.pending.remove(&attempt) else { return };
+        let Some(pending) = self.pending.remove(&attempt) else {
+            return;
+        };
         match outcome {
             RenewOutcome::Confirmed { lease } => {
                 let moved = (clock_shift_ms() - pending.shift_ms).unsigned_abs();
@@ -306,10 +332,15 @@ impl LeaseThread {
         }
         self.holder.confirmed(epoch, sent, lease);
         let until = self.holder.valid_until;
-        if let Err(why) = self.guard.arm(epoch, until, until.before(self.times.stop_hard)) {
+        if let Err(why) = self
+            .guard
+            .arm(epoch, until, until.before(self.times.stop_hard))
+        {
             tracing::warn!(%epoch, %why, "the guard did not take the deadline");
         }
-        self.shared.confirmed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.shared
+            .confirmed
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.publish();
     }
 
@@ -334,7 +365,11 @@ impl LeaseThread {
         }
         self.stopped_for = Some(until);
         // A set that was never armed for this epoch is a standby: not ours to stop.
-        if self.guard.armed().is_some_and(|(epoch, _)| epoch == self.holder.epoch) {
+        if self
+            .guard
+            .armed()
+            .is_some_and(|(epoch, _)| epoch == self.holder.epoch)
+        {
             tracing::warn!(epoch = %self.holder.epoch, "the lease is about to run out: stopping");
             if let Err(why) = self.guard.stop_now() {
                 tracing::warn!(why, "could not ask for the stop; the guard will kill");
@@ -369,7 +404,11 @@ mod tests {
 
     impl DeadlineGuard for Recorder {
         fn arm(&mut self, epoch: Epoch, until: Moment, kill: Moment) -> Result<(), String> {
-            self.0.lock().expect("lock").armed.push((epoch, until, kill));
+            self.0
+                .lock()
+                .expect("lock")
+                .armed
+                .push((epoch, until, kill));
             Ok(())
         }
 
@@ -379,7 +418,12 @@ mod tests {
         }
 
         fn armed(&mut self) -> Option<(Epoch, Moment)> {
-            self.0.lock().expect("lock").armed.last().map(|(epoch, until, _)| (*epoch, *until))
+            self.0
+                .lock()
+                .expect("lock")
+                .armed
+                .last()
+                .map(|(epoch, until, _)| (*epoch, *until))
         }
     }
 
@@ -405,10 +449,16 @@ mod tests {
         let lease = Duration::from_secs(10);
         keeper.answer(order.attempt, RenewOutcome::Confirmed { lease });
         let mut lease_moves = keeper.watch();
-        lease_moves.wait_for(|holder| holder.epoch == Epoch(3)).await.expect("the thread runs");
+        lease_moves
+            .wait_for(|holder| holder.epoch == Epoch(3))
+            .await
+            .expect("the thread runs");
         let holder = keeper.holder();
         assert!(holder.valid_until >= before.after(lease));
-        assert!(holder.valid_until <= posted.after(lease), "never counted from the answer");
+        assert!(
+            holder.valid_until <= posted.after(lease),
+            "never counted from the answer"
+        );
         let armed = told.lock().expect("lock").armed.clone();
         assert_eq!(armed[0].0, Epoch(3));
         assert_eq!(armed[0].2, armed[0].1.before(Duration::from_millis(100)));
@@ -455,8 +505,17 @@ mod tests {
         keeper.answer(old.attempt, RenewOutcome::Confirmed { lease });
         keeper.answer(new.attempt, RenewOutcome::Confirmed { lease });
         let mut lease_moves = keeper.watch();
-        lease_moves.wait_for(|holder| holder.epoch == Epoch(2)).await.expect("the thread runs");
-        assert!(told.lock().expect("lock").armed.iter().all(|(epoch, ..)| *epoch == Epoch(2)));
+        lease_moves
+            .wait_for(|holder| holder.epoch == Epoch(2))
+            .await
+            .expect("the thread runs");
+        assert!(
+            told.lock()
+                .expect("lock")
+                .armed
+                .iter()
+                .all(|(epoch, ..)| *epoch == Epoch(2))
+        );
         keeper.stop();
     }
 }

@@ -43,11 +43,22 @@ impl Local {
     async fn hand_over(&self, by: &str, limit: Duration) -> Result<String, String> {
         let id = RequestId(format!("leave-{:016x}", rand::random::<u64>()));
         let kind = RequestKind::Switchover { to: None };
-        let ask = Command::Ask { id: id.clone(), kind, by: by.to_owned() };
-        self.propose.propose(ask).await.map_err(|error| error.to_string())?;
+        let ask = Command::Ask {
+            id: id.clone(),
+            kind,
+            by: by.to_owned(),
+        };
+        self.propose
+            .propose(ask)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut board = self.board.clone();
         let ended = board.wait_for(|board| {
-            board.state.requests.get(&id).is_some_and(|request| !request.is_open())
+            board
+                .state
+                .requests
+                .get(&id)
+                .is_some_and(|request| !request.is_open())
         });
         let board = tokio::time::timeout(limit, ended)
             .await
@@ -76,14 +87,20 @@ impl LocalControl for Local {
             "not the primary".to_owned()
         };
         self.leaving.send_replace(true);
-        let Some(postgres) = &self.postgres else { return Ok(told) };
+        let Some(postgres) = &self.postgres else {
+            return Ok(told);
+        };
         match postgres.stop_budgeted(STOP_BUDGET).await {
-            Ok(_) => Ok(format!("{told}; PostgreSQL is stopped until clusterd starts again")),
+            Ok(_) => Ok(format!(
+                "{told}; PostgreSQL is stopped until clusterd starts again"
+            )),
             Err(error) => Err(format!("{told}; PostgreSQL did not stop: {error}")),
         }
     }
 
     fn set_log_level(&self, level: &str) -> Result<(), String> {
-        self.telemetry.set_level(level).map_err(|error| error.to_string())
+        self.telemetry
+            .set_level(level)
+            .map_err(|error| error.to_string())
     }
 }

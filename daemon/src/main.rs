@@ -13,7 +13,12 @@ use clusterd::{runtime, startup};
 #[command(name = "clusterd", version)]
 struct Flags {
     /// This member's config file.
-    #[arg(long, short, default_value = "/etc/clusterd/clusterd.toml", env = "CLUSTERD_CONFIG")]
+    #[arg(
+        long,
+        short,
+        default_value = "/etc/clusterd/clusterd.toml",
+        env = "CLUSTERD_CONFIG"
+    )]
     config: PathBuf,
     /// Check the config file, list every problem, and exit.
     #[arg(long)]

@@ -71,7 +71,11 @@ pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> an
         http: config.listen.http.to_string(),
         grpc: config.listen.grpc.to_string(),
         tls: tls.clone(),
-        token: config.security.admin_token.as_ref().map(|token| AdminToken::new(token.expose())),
+        token: config
+            .security
+            .admin_token
+            .as_ref()
+            .map(|token| AdminToken::new(token.expose())),
         secret: secret.clone(),
     };
     let listeners = Listeners::open(&options).await?;
@@ -182,7 +186,9 @@ async fn say_what_forming_waits_for(inbox: Inbox) {
 }
 
 fn load_tls(config: &Config) -> anyhow::Result<Option<Tls>> {
-    let Some(tls) = &config.security.tls else { return Ok(None) };
+    let Some(tls) = &config.security.tls else {
+        return Ok(None);
+    };
     let files = TlsFiles {
         certificate: tls.certificate.clone(),
         key: tls.key.clone(),
@@ -224,7 +230,9 @@ async fn data_dir_word(
     postgres: Option<&Postgres>,
     durable: &DurableRecord,
 ) -> anyhow::Result<DataDir> {
-    let Some(postgres) = postgres else { return Ok(DataDir::None) };
+    let Some(postgres) = postgres else {
+        return Ok(DataDir::None);
+    };
     let kept = durable.get();
     if kept.incarnation.is_some() || kept.marker.is_some() {
         return Ok(DataDir::Ours);
@@ -316,7 +324,9 @@ impl Running {
     /// Resolves with a sentence when a part has failed that this process cannot replace: the guard
     /// is gone. Its processes are killed here, and the next start makes a new guard.
     async fn failed(&self) -> String {
-        let Some(guard) = &self.guard else { return std::future::pending().await };
+        let Some(guard) = &self.guard else {
+            return std::future::pending().await;
+        };
         let mut state = guard.state();
         // Reachable once, then lost for longer than a restart of the connection takes.
         let _ = state.wait_for(|state| state.is_connected).await;
@@ -325,7 +335,10 @@ impl Running {
                 return std::future::pending().await;
             }
             let back = state.wait_for(|state| state.is_connected);
-            if tokio::time::timeout(Duration::from_millis(500), back).await.is_err() {
+            if tokio::time::timeout(Duration::from_millis(500), back)
+                .await
+                .is_err()
+            {
                 break;
             }
         }
@@ -342,7 +355,17 @@ impl Running {
 }
 
 fn start_loops(built: Built) -> Running {
-    let Built { config, prepared, store, server, durable, secret, tls, late, .. } = built;
+    let Built {
+        config,
+        prepared,
+        store,
+        server,
+        durable,
+        secret,
+        tls,
+        late,
+        ..
+    } = built;
     let lease = prepared.lease.clone();
     let backend = Arc::new(Backend {
         me: config.name.clone(),
@@ -364,7 +387,9 @@ fn start_loops(built: Built) -> Running {
     let view = watch::Sender::new(None);
     let is_current = watch::Sender::new(false);
     let report = watch::Sender::new(None);
-    let seen = watch::Sender::new(PostgresStatus::Unknown { why: "not looked at yet".into() });
+    let seen = watch::Sender::new(PostgresStatus::Unknown {
+        why: "not looked at yet".into(),
+    });
     let verdict = watch::Sender::new(Looked::default());
     let findings = Arc::new(Findings::default());
     let actor = server.as_ref().map(|(postgres, guard, _)| Actor {
@@ -413,7 +438,9 @@ fn start_loops(built: Built) -> Running {
             daemon_start: built.daemon_start,
             addresses: config.advertise.clone(),
             tags: config.tags.clone(),
-            server_version: server.as_ref().map(|(postgres, _, _)| postgres.major().0 * 10_000),
+            server_version: server
+                .as_ref()
+                .map(|(postgres, _, _)| postgres.major().0 * 10_000),
             is_witness: config.kind == MemberKind::Witness,
         },
         actor,
@@ -424,7 +451,11 @@ fn start_loops(built: Built) -> Running {
         merged: merged.subscribe(),
         is_current: is_current.subscribe(),
         leaving: built.leaving.subscribe(),
-        outlets: Outlets { report, seen, verdict },
+        outlets: Outlets {
+            report,
+            seen,
+            verdict,
+        },
     };
     let founding = Founding {
         cluster: config.cluster.clone(),
@@ -435,7 +466,12 @@ fn start_loops(built: Built) -> Running {
             .map(|member| (member.name.clone(), member.kind, member.peer.clone()))
             .collect(),
     };
-    let cluster_loop = ClusterLoop { me: node, store, backend, founding };
+    let cluster_loop = ClusterLoop {
+        me: node,
+        store,
+        backend,
+        founding,
+    };
     tokio::spawn(member_loop.run(built.shutdown.clone()));
     tokio::spawn(reporter.run(built.shutdown.clone()));
     tokio::spawn(cluster_loop.run(built.shutdown.clone()));
@@ -458,7 +494,11 @@ async fn follow_times(
     loop {
         let preset = {
             let state = applied.borrow_and_update();
-            state.state.identity.as_ref().map(|_| state.state.settings.preset)
+            state
+                .state
+                .identity
+                .as_ref()
+                .map(|_| state.state.settings.preset)
         };
         if preset != known
             && let Some(preset) = preset
@@ -505,7 +545,9 @@ fn first_report(config: &Config, durable: &DurableRecord) -> MemberReport {
         incarnation: kept.incarnation,
         system_identifier: None,
         server_version: None,
-        postgres: PostgresStatus::Unknown { why: "the group has not formed yet".to_owned() },
+        postgres: PostgresStatus::Unknown {
+            why: "the group has not formed yet".to_owned(),
+        },
         min_epoch: kept.min_epoch,
         used: kept.used,
         seal: None,
@@ -567,7 +609,11 @@ impl Boarder {
         let applied = self.store.state();
         let role = self.store.role().borrow().clone();
         let view = self.view.borrow().clone();
-        let Looked { line, looked_at, answered_at } = self.verdict.borrow().clone();
+        let Looked {
+            line,
+            looked_at,
+            answered_at,
+        } = self.verdict.borrow().clone();
         let mut verdicts: Vec<VerdictLine> = view
             .iter()
             .flat_map(|view| view.verdicts.clone())
@@ -590,19 +636,30 @@ impl Boarder {
                 voters: self.store.voters().into_iter().map(NodeId).collect(),
                 quorum_age: role.quorum_ack_age,
                 elections_won,
-                renewals_refused: self.backend.refused.load(std::sync::atomic::Ordering::Relaxed),
+                renewals_refused: self
+                    .backend
+                    .refused
+                    .load(std::sync::atomic::Ordering::Relaxed),
             },
-            own: self.report.borrow().clone().unwrap_or_else(|| before.own.clone()),
+            own: self
+                .report
+                .borrow()
+                .clone()
+                .unwrap_or_else(|| before.own.clone()),
             refreshed_at: looked_at.unwrap_or(before.refreshed_at),
             postgres_answered_at: answered_at,
-            reports: view
-                .as_ref()
-                .map_or_else(|| Arc::clone(&before.reports), |view| Arc::new(view.reports.clone())),
+            reports: view.as_ref().map_or_else(
+                || Arc::clone(&before.reports),
+                |view| Arc::new(view.reports.clone()),
+            ),
             merged_at,
             verdicts,
             not_granted: self.not_granted.clone(),
             last_failover: view.as_ref().and_then(|view| view.last_failover),
-            failovers: view.as_ref().map(|view| view.failovers.clone()).unwrap_or_default(),
+            failovers: view
+                .as_ref()
+                .map(|view| view.failovers.clone())
+                .unwrap_or_default(),
         }
     }
 }

@@ -51,7 +51,10 @@ impl DeadlineGuard for NoGuard {
 
     fn armed(
         &mut self,
-    ) -> Option<(cluster_core::model::Epoch, cluster_core::model::lease::Moment)> {
+    ) -> Option<(
+        cluster_core::model::Epoch,
+        cluster_core::model::lease::Moment,
+    )> {
         None
     }
 }
@@ -61,13 +64,23 @@ impl DeadlineGuard for NoGuard {
 /// # Errors
 /// Every address that cannot be listened on, with its key.
 pub fn check_ports(config: &Config) -> anyhow::Result<()> {
-    let listeners = [("listen.http", config.listen.http), ("listen.grpc", config.listen.grpc)];
+    let listeners = [
+        ("listen.http", config.listen.http),
+        ("listen.grpc", config.listen.grpc),
+    ];
     let problems: Vec<String> = listeners
         .into_iter()
         .filter_map(|(key, address)| {
             let error = std::net::TcpListener::bind(address).err()?;
             let (address, source) = (address.to_string(), error);
-            Some(crate::api::Error::Listen { key, address, source }.to_string())
+            Some(
+                crate::api::Error::Listen {
+                    key,
+                    address,
+                    source,
+                }
+                .to_string(),
+            )
         })
         .collect();
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
@@ -85,7 +98,11 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         None => None,
     };
     let is_root = nix::unistd::Uid::effective().is_root();
-    make_directory(&config.state_dir, 0o700, account.as_ref().filter(|_| is_root))?;
+    make_directory(
+        &config.state_dir,
+        0o700,
+        account.as_ref().filter(|_| is_root),
+    )?;
     if let Some(account) = account.as_ref().filter(|_| is_root) {
         // A service manager makes it before us, and as root's.
         give(&config.state_dir, account)?;
@@ -118,12 +135,20 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     {
         privileges::drop_to(account)?;
     }
-    Ok(Prepared { lease, orders, guard, not_granted })
+    Ok(Prepared {
+        lease,
+        orders,
+        guard,
+        not_granted,
+    })
 }
 
 /// A port in use is found before anything is made or started.
 fn require_free_ports(config: &Config) -> anyhow::Result<()> {
-    for (key, address) in [("listen.http", config.listen.http), ("listen.grpc", config.listen.grpc)] {
+    for (key, address) in [
+        ("listen.http", config.listen.http),
+        ("listen.grpc", config.listen.grpc),
+    ] {
         std::net::TcpListener::bind(address).with_context(|| {
             format!("{key}: could not listen on {address} (another clusterd or program has it)")
         })?;
@@ -137,7 +162,9 @@ fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
         program: config.guard.binary.clone(),
         socket: config.guard.socket.clone(),
         data_dir: postgres.data_dir.clone(),
-        user: nix::unistd::Uid::effective().is_root().then(|| postgres.os_user.clone()),
+        user: nix::unistd::Uid::effective()
+            .is_root()
+            .then(|| postgres.os_user.clone()),
         cgroup: config.guard.cgroup.to_string(),
         realtime_priority: config.guard.realtime_priority,
         watchdog: config.guard.watchdog.clone().map(|device| {

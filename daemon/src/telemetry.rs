@@ -35,7 +35,9 @@ pub enum Style {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Neither a level nor directives.
-    #[error("`{0}` is no log level (error, warn, info, debug, trace, or like info,clusterd::raft=debug)")]
+    #[error(
+        "`{0}` is no log level (error, warn, info, debug, trace, or like info,clusterd::raft=debug)"
+    )]
     BadLevel(String),
     /// Set up twice, or taken down.
     #[error("logging is not available: {0}")]
@@ -63,15 +65,23 @@ impl Telemetry {
     pub fn start(style: Style, level: &str, member: &str) -> Result<Self, Error> {
         let epoch = Arc::new(AtomicU64::new(0));
         let (filter, handle) = reload::Layer::new(parse_level(level)?);
-        let lines = Lines { style, member: member.to_owned(), epoch: Arc::clone(&epoch) };
-        let layer =
-            tracing_subscriber::fmt::layer().event_format(lines).with_writer(std::io::stderr);
+        let lines = Lines {
+            style,
+            member: member.to_owned(),
+            epoch: Arc::clone(&epoch),
+        };
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(lines)
+            .with_writer(std::io::stderr);
         tracing_subscriber::registry()
             .with(filter)
             .with(layer)
             .try_init()
             .map_err(|error| Error::Unavailable(error.to_string()))?;
-        Ok(Self { filter: handle, epoch })
+        Ok(Self {
+            filter: handle,
+            epoch,
+        })
     }
 
     /// Changes the level of the running process.
@@ -80,7 +90,9 @@ impl Telemetry {
     /// The level will not do; nothing changed.
     pub fn set_level(&self, level: &str) -> Result<(), Error> {
         let filter = parse_level(level)?;
-        self.filter.reload(filter).map_err(|error| Error::Unavailable(error.to_string()))
+        self.filter
+            .reload(filter)
+            .map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     /// The epoch that lines carry from now on.
@@ -97,10 +109,16 @@ fn parse_level(level: &str) -> Result<EnvFilter, Error> {
         return Err(bad());
     }
     if !level.contains([',', '=']) {
-        level.parse::<tracing::level_filters::LevelFilter>().map_err(|_| bad())?;
+        level
+            .parse::<tracing::level_filters::LevelFilter>()
+            .map_err(|_| bad())?;
     }
     let is_bare = matches!(level, "error" | "warn" | "info" | "debug");
-    let directives = if is_bare { format!("{level},{QUIET}") } else { level.to_owned() };
+    let directives = if is_bare {
+        format!("{level},{QUIET}")
+    } else {
+        level.to_owned()
+    };
     EnvFilter::builder().parse(directives).map_err(|_| bad())
 }
 
@@ -198,7 +216,12 @@ where
         }
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let line = Line { time: &time, event, fields: &fields, context: &context_fields };
+        let line = Line {
+            time: &time,
+            event,
+            fields: &fields,
+            context: &context_fields,
+        };
         match self.style {
             Style::Text => line.write_text(&mut writer),
             Style::Json => line.write_json(&mut writer),
@@ -216,7 +239,9 @@ where
     if let Some(scope) = context.event_scope() {
         for span in scope.from_root() {
             let extensions = span.extensions();
-            let fields = extensions.get::<FormattedFields<N>>().map(|f| f.fields.clone());
+            let fields = extensions
+                .get::<FormattedFields<N>>()
+                .map(|f| f.fields.clone());
             match fields.filter(|fields| !fields.is_empty()) {
                 Some(fields) => found.push(format!("{}{{{fields}}}", span.name())),
                 None => found.push(span.name().to_owned()),
@@ -237,12 +262,20 @@ struct Line<'a> {
 impl Line<'_> {
     fn write_text(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let meta = self.event.metadata();
-        write!(writer, "{} {:>5} {}: ", self.time, meta.level(), meta.target())?;
+        write!(
+            writer,
+            "{} {:>5} {}: ",
+            self.time,
+            meta.level(),
+            meta.target()
+        )?;
         // One event is one line, whatever a program printed.
         write!(writer, "{}", self.fields.message.replace('\n', "\\n"))?;
         for (name, value) in self.fields.others.iter().chain(self.context) {
             match value {
-                serde_json::Value::String(text) if is_word(text) => write!(writer, " {name}={text}")?,
+                serde_json::Value::String(text) if is_word(text) => {
+                    write!(writer, " {name}={text}")?
+                }
                 other => write!(writer, " {name}={other}")?,
             }
         }
@@ -279,7 +312,10 @@ mod tests {
 
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            self.0
+                .lock()
+                .expect("not poisoned")
+                .extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -294,10 +330,17 @@ mod tests {
         let (filter, handle) = reload::Layer::new(parse_level("info").expect("a level"));
         let writer = sink.clone();
         let layer = tracing_subscriber::fmt::layer()
-            .event_format(Lines { style, member: "n1".into(), epoch: Arc::clone(&epoch) })
+            .event_format(Lines {
+                style,
+                member: "n1".into(),
+                epoch: Arc::clone(&epoch),
+            })
             .with_writer(move || writer.clone());
         let subscriber = tracing_subscriber::registry().with(filter).with(layer);
-        let telemetry = Telemetry { filter: handle, epoch };
+        let telemetry = Telemetry {
+            filter: handle,
+            epoch,
+        };
         tracing::subscriber::with_default(subscriber, || write(&telemetry));
         let bytes = sink.0.lock().expect("not poisoned").clone();
         String::from_utf8(bytes).expect("text")
@@ -307,7 +350,11 @@ mod tests {
     fn a_json_line_carries_member_epoch_and_every_field() {
         let text = logged(Style::Json, |telemetry| {
             telemetry.set_epoch(7);
-            tracing::warn!(reason = "primary-silent", waited_ms = 12_u64, "revoking\nnow");
+            tracing::warn!(
+                reason = "primary-silent",
+                waited_ms = 12_u64,
+                "revoking\nnow"
+            );
         });
         let line: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
         assert_eq!(line["member"], "n1");
@@ -320,9 +367,14 @@ mod tests {
 
     #[test]
     fn a_text_line_stays_one_line() {
-        let text = logged(Style::Text, |_| tracing::info!(why = "a b", epoch = 3_u64, "one\ntwo"));
+        let text = logged(Style::Text, |_| {
+            tracing::info!(why = "a b", epoch = 3_u64, "one\ntwo")
+        });
         assert_eq!(text.lines().count(), 1, "{text}");
-        assert!(text.ends_with("one\\ntwo why=\"a b\" epoch=3 member=n1\n"), "{text}");
+        assert!(
+            text.ends_with("one\\ntwo why=\"a b\" epoch=3 member=n1\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -61,12 +61,19 @@ impl Tls {
             &certificate,
             &mut problems,
         );
-        certificates("security.tls_ca", &files.authority, &authority, &mut problems);
+        certificates(
+            "security.tls_ca",
+            &files.authority,
+            &authority,
+            &mut problems,
+        );
         let private = private_key(&files.key, &key, &mut problems);
         let http = private.and_then(|private| match http_config(chain, private) {
             Ok(config) => Some(config),
             Err(error) if problems.is_empty() => {
-                problems.push(format!("security.tls_key: does not fit security.tls_cert ({error})"));
+                problems.push(format!(
+                    "security.tls_key: does not fit security.tls_cert ({error})"
+                ));
                 None
             }
             Err(_) => None,
@@ -85,7 +92,11 @@ impl Tls {
     /// For the gRPC listener.
     pub fn grpc_server(&self) -> ServerTlsConfig {
         let config = ServerTlsConfig::new().identity(self.identity.clone());
-        if self.client_auth { config.client_ca_root(self.authority.clone()) } else { config }
+        if self.client_auth {
+            config.client_ca_root(self.authority.clone())
+        } else {
+            config
+        }
     }
 
     /// For calls to other members, whose certificates the authority must have signed.

@@ -797,7 +797,10 @@ async fn both_listeners_speak_tls_when_certificates_are_configured() {
 #[tokio::test]
 async fn a_client_without_certificate_is_refused_when_one_is_required() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let files = TlsFiles { client_auth: true, ..certificates(folder.path()) };
+    let files = TlsFiles {
+        client_auth: true,
+        ..certificates(folder.path())
+    };
     let tls = Tls::load(&files).expect("usable");
     let world = World::new(board("a", primary()));
     let running = serve(&world, None, Some(tls.clone())).await;
@@ -805,8 +808,18 @@ async fn a_client_without_certificate_is_refused_when_one_is_required() {
     let bare = tonic::transport::ClientTlsConfig::new()
         .ca_certificate(tonic::transport::Certificate::from_pem(authority));
     let (identity, to, address) = (identity(), name("a"), running.grpc.to_string());
-    let to = Target { identity: &identity, name: &to, address: &address };
+    let to = Target {
+        identity: &identity,
+        name: &to,
+        address: &address,
+    };
     let peers = |tls| Peers::new(name("b"), ClusterSecret::new(SECRET), Some(tls));
-    peers(tls.client()).renew(to, &renewal(1), LIMIT).await.expect("shows its certificate");
-    assert!(peers(bare).renew(to, &renewal(1), LIMIT).await.is_err(), "shows none");
+    peers(tls.client())
+        .renew(to, &renewal(1), LIMIT)
+        .await
+        .expect("shows its certificate");
+    assert!(
+        peers(bare).renew(to, &renewal(1), LIMIT).await.is_err(),
+        "shows none"
+    );
 }

@@ -104,7 +104,9 @@ impl Group {
     async fn of(count: usize) -> Group {
         // `RUST_LOG=openraft=info,clusterd=debug` shows what happened.
         let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_env_filter(tracing_subscriber::EnvFilter::new(
+                std::env::var("RUST_LOG").unwrap_or_else(|_| "off".to_owned()),
+            ))
             .with_writer(std::io::stderr)
             .try_init();
         let folder = tempfile::tempdir().unwrap();

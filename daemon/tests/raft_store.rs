@@ -335,12 +335,12 @@ fn torture_worker() {
             .map_or(0, |purged| purged.index + 1);
         loop {
             let dice: u32 = rand::random();
-            if term == 0 || dice % 11 == 0 {
+            if term == 0 || dice.is_multiple_of(11) {
                 term += 1;
                 say(format!("voting {term}"));
                 store.save_vote(&Vote::new(term, 1)).await.unwrap();
                 say(format!("voted {term}"));
-            } else if dice % 17 == 0 && next > purged + 8 {
+            } else if dice.is_multiple_of(17) && next > purged + 8 {
                 let from = next - u64::from(dice / 17 % 4) - 1;
                 let at = entries(&mut store)
                     .await
@@ -351,7 +351,7 @@ fn torture_worker() {
                 say(format!("cutting {from}"));
                 store.truncate(at).await.unwrap();
                 next = from;
-            } else if dice % 23 == 0 && next > purged + 40 {
+            } else if dice.is_multiple_of(23) && next > purged + 40 {
                 let upto = next - 20;
                 let at = entries(&mut store)
                     .await

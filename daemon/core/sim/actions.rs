@@ -34,8 +34,15 @@ pub struct Work {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Long {
     Initdb,
-    Rewind { from: usize, epoch: Epoch },
-    Clone { from: usize, epoch: Epoch, request: Option<RequestId> },
+    Rewind {
+        from: usize,
+        epoch: Epoch,
+    },
+    Clone {
+        from: usize,
+        epoch: Epoch,
+        request: Option<RequestId>,
+    },
 }
 
 impl Work {
@@ -55,7 +62,8 @@ impl World {
         self.coverage.count("action", name);
         let is_fence = is_primary && matches!(action, Action::Fence { .. });
         if let Some(doing) = &self.nodes[node].mind.doing {
-            let same_drain = doing.action == action || !matches!(doing.action, Action::Drain { .. });
+            let same_drain =
+                doing.action == action || !matches!(doing.action, Action::Drain { .. });
             let is_overridden = is_fence && !matches!(doing.action, Action::Fence { .. });
             if !is_overridden && same_drain {
                 return;
@@ -66,16 +74,26 @@ impl World {
             return;
         }
         let due = self.now + self.random.between(100, 8 * MS);
-        self.nodes[node].mind.doing = Some(Doing { action, step: 0, due });
+        self.nodes[node].mind.doing = Some(Doing {
+            action,
+            step: 0,
+            due,
+        });
     }
 
     /// One step of the action under way, if it is time.
     pub fn advance_doing(&mut self, node: usize) {
-        let is_due = self.nodes[node].mind.doing.as_ref().is_some_and(|doing| doing.due <= self.now);
+        let is_due = self.nodes[node]
+            .mind
+            .doing
+            .as_ref()
+            .is_some_and(|doing| doing.due <= self.now);
         if !is_due || self.falls_here(node) {
             return;
         }
-        let Some(mut doing) = self.nodes[node].mind.doing.take() else { return };
+        let Some(mut doing) = self.nodes[node].mind.doing.take() else {
+            return;
+        };
         match self.carry_out(node, &doing.action.clone(), &mut doing.step) {
             Some(pause) => {
                 doing.due = self.now + pause;
@@ -124,7 +142,10 @@ impl World {
             Action::ReadEndOfWal { target } => self.read_end(node, *target, now),
             Action::StartSealed => self.start_sealed(node, now),
             Action::Attach { to, epoch } => {
-                let upstream = self.index_of(to).map(|member| Upstream { member, epoch: *epoch });
+                let upstream = self.index_of(to).map(|member| Upstream {
+                    member,
+                    epoch: *epoch,
+                });
                 let host = &mut self.nodes[node];
                 if host.durable.min_epoch <= *epoch
                     && let Process::Recovery(recovery) = &mut host.postgres.process
@@ -145,15 +166,38 @@ impl World {
                 }
                 self.check_source(node, from, *epoch, "rewind");
                 self.nodes[node].durable.marker = Some(Marker::Rewind);
-                self.begin(node, Long::Rewind { from, epoch: *epoch }, 300, 1500)
+                self.begin(
+                    node,
+                    Long::Rewind {
+                        from,
+                        epoch: *epoch,
+                    },
+                    300,
+                    1500,
+                )
             }
-            Action::Clone { from, epoch, request } => {
+            Action::Clone {
+                from,
+                epoch,
+                request,
+            } => {
                 let from = self.index_of(from)?;
                 self.check_source(node, from, *epoch, "clone");
                 let request = request.clone();
-                self.begin(node, Long::Clone { from, epoch: *epoch, request }, 500, 3000)
+                self.begin(
+                    node,
+                    Long::Clone {
+                        from,
+                        epoch: *epoch,
+                        request,
+                    },
+                    500,
+                    3000,
+                )
             }
-            Action::Promote { epoch, timeline, .. } => self.promote(node, *epoch, *timeline, now),
+            Action::Promote {
+                epoch, timeline, ..
+            } => self.promote(node, *epoch, *timeline, now),
             Action::Prepare { .. } => {
                 if now == 0 {
                     return Some(self.random.between(5 * MS, 120 * MS));
@@ -211,9 +255,18 @@ impl World {
             Long::Initdb => node,
             Long::Rewind { from, .. } | Long::Clone { from, .. } => *from,
         };
-        let source = self.nodes[from].postgres.data.as_ref().map(|data| data.timeline());
-        self.nodes[node].mind.work =
-            Some(Work { kind, since: self.now, due, is_swapping: false, source });
+        let source = self.nodes[from]
+            .postgres
+            .data
+            .as_ref()
+            .map(|data| data.timeline());
+        self.nodes[node].mind.work = Some(Work {
+            kind,
+            since: self.now,
+            due,
+            is_swapping: false,
+            source,
+        });
         None
     }
 
@@ -376,8 +429,16 @@ impl World {
                 Some(20 * MS)
             }
             _ => {
-                let flushed = host.postgres.data.as_ref().map_or(Lsn::ZERO, |data| data.end);
-                let end = self.nodes[target].postgres.data.as_ref().map(|data| data.end);
+                let flushed = host
+                    .postgres
+                    .data
+                    .as_ref()
+                    .map_or(Lsn::ZERO, |data| data.end);
+                let end = self.nodes[target]
+                    .postgres
+                    .data
+                    .as_ref()
+                    .map(|data| data.end);
                 if end == Some(flushed) {
                     self.nodes[node].mind.drained = Some((request.clone(), flushed));
                     return None;
@@ -435,7 +496,9 @@ impl World {
 
     /// Long work gets further.
     pub fn advance_work(&mut self, node: usize) {
-        let Some(work) = self.nodes[node].mind.work.clone() else { return };
+        let Some(work) = self.nodes[node].mind.work.clone() else {
+            return;
+        };
         if work.due > self.now || self.falls_here(node) {
             return;
         }
@@ -572,9 +635,29 @@ pub fn name(action: &Action) -> &'static str {
 
 /// Every name [`name`] can give.
 pub const NAMES: &[&str] = &[
-    "Idle", "Initdb", "Adopt", "Promise", "Detach", "ReadEndOfWal", "StartSealed", "Attach",
-    "StopDiverged", "Rewind", "Clone", "Promote", "Prepare", "Tell", "RestoreSignal", "Open",
-    "Drain", "Undrain", "MarkUsed", "Fence", "KillForeign", "RestartStandby", "Reload",
+    "Idle",
+    "Initdb",
+    "Adopt",
+    "Promise",
+    "Detach",
+    "ReadEndOfWal",
+    "StartSealed",
+    "Attach",
+    "StopDiverged",
+    "Rewind",
+    "Clone",
+    "Promote",
+    "Prepare",
+    "Tell",
+    "RestoreSignal",
+    "Open",
+    "Drain",
+    "Undrain",
+    "MarkUsed",
+    "Fence",
+    "KillForeign",
+    "RestartStandby",
+    "Reload",
 ];
 
 /// The action in the words of a transcript.
@@ -588,7 +671,9 @@ pub fn sentence(action: &Action) -> String {
         Action::StopDiverged => "stops to be rewound".to_owned(),
         Action::Rewind { from, .. } => format!("rewinds from {from}"),
         Action::Clone { from, .. } => format!("clones from {from}"),
-        Action::Promote { epoch, timeline, .. } => {
+        Action::Promote {
+            epoch, timeline, ..
+        } => {
             format!("promotes in epoch {epoch} on timeline {timeline}")
         }
         Action::Tell(command) => format!("tells {}", command_sentence(command)),
@@ -604,8 +689,15 @@ pub fn sentence(action: &Action) -> String {
 pub fn command_sentence(command: &Command) -> String {
     match command {
         Command::Grant(grant) => {
-            let loss = grant.loss.as_ref().map(|_| " (loss recorded)").unwrap_or_default();
-            format!("grant {} to {} on timeline {}{loss}", grant.epoch, grant.member, grant.timeline)
+            let loss = grant
+                .loss
+                .as_ref()
+                .map(|_| " (loss recorded)")
+                .unwrap_or_default();
+            format!(
+                "grant {} to {} on timeline {}{loss}",
+                grant.epoch, grant.member, grant.timeline
+            )
         }
         Command::Revoke { epoch, reason } => format!("revoke {epoch}: {reason}"),
         Command::Release { epoch, why, .. } => format!("release {epoch}: {why}"),

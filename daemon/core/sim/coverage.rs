@@ -10,7 +10,10 @@ use crate::actions::NAMES;
 /// Reasons no schedule can give, and why.
 const UNREACHABLE: &[(&str, &str)] = &[
     ("waiting-for-member", "no rule gives it yet"),
-    ("primary-without-grant", "only a promotion by hand gives it: a case, not a schedule"),
+    (
+        "primary-without-grant",
+        "only a promotion by hand gives it: a case, not a schedule",
+    ),
 ];
 
 /// Counts by kind and name.
@@ -41,8 +44,7 @@ impl Coverage {
     /// Rules, actions and reasons that never occurred and should have.
     pub fn missing(&self) -> Vec<String> {
         let reasons = reason::ALL.iter().map(|(code, _)| *code);
-        let reasons =
-            reasons.filter(|code| UNREACHABLE.iter().all(|(known, _)| known != code));
+        let reasons = reasons.filter(|code| UNREACHABLE.iter().all(|(known, _)| known != code));
         let rules = RULES.iter().map(|rule| ("rule", rule.name));
         let actions = NAMES.iter().map(|name| ("action", *name));
         rules
@@ -54,7 +56,10 @@ impl Coverage {
     }
 
     fn get(&self, kind: &str, name: &str) -> u64 {
-        self.counts.iter().find(|((k, n), _)| *k == kind && *n == name).map_or(0, |(_, count)| *count)
+        self.counts
+            .iter()
+            .find(|((k, n), _)| *k == kind && *n == name)
+            .map_or(0, |(_, count)| *count)
     }
 
     pub fn add(&mut self, other: &Coverage) {

@@ -40,7 +40,10 @@ impl World {
     /// Everything works again.
     pub fn end_faults(&mut self) {
         self.say_world(|| "the faults end".to_owned());
-        self.plan = Plan { writes: 100, ..Plan::default() };
+        self.plan = Plan {
+            writes: 100,
+            ..Plan::default()
+        };
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].dies_after_steps = None;
@@ -161,7 +164,13 @@ impl World {
             self.coverage.count("fault", "daemon frozen");
             self.say(node, || "clusterd freezes".to_owned());
         }
-        self.after(length, Event::Thaw { node, host: is_host });
+        self.after(
+            length,
+            Event::Thaw {
+                node,
+                host: is_host,
+            },
+        );
     }
 
     fn cut(&mut self, node: usize) {
@@ -177,10 +186,16 @@ impl World {
                 self.coverage.count("fault", "one way cut");
                 let is_deaf = self.random.chance(500);
                 for other in 0..count {
-                    let (from, to) = if is_deaf { (other, node) } else { (node, other) };
+                    let (from, to) = if is_deaf {
+                        (other, node)
+                    } else {
+                        (node, other)
+                    };
                     self.network.set(from, to, false);
                 }
-                self.say(node, || format!("is {}", if is_deaf { "deaf" } else { "mute" }));
+                self.say(node, || {
+                    format!("is {}", if is_deaf { "deaf" } else { "mute" })
+                });
             }
             3 => {
                 self.coverage.count("fault", "one link cut");
@@ -240,7 +255,11 @@ impl World {
             && !host.host_frozen
             && host.postgres.set_is_empty()
             && host.durable.marker.is_none()
-            && host.postgres.data.as_ref().is_some_and(|data| data.has_signal);
+            && host
+                .postgres
+                .data
+                .as_ref()
+                .is_some_and(|data| data.has_signal);
         if may {
             host.postgres.start(ready);
             host.postgres.is_foreign = true;
@@ -268,7 +287,9 @@ impl World {
             0..3 => RequestKind::Switchover { to: None },
             3..6 => {
                 let to = self.random.index(self.names.len());
-                RequestKind::Switchover { to: Some(self.names[to].clone()) }
+                RequestKind::Switchover {
+                    to: Some(self.names[to].clone()),
+                }
             }
             6 => RequestKind::Failover { to: name },
             7 | 8 => RequestKind::Restart { member: name },
@@ -305,10 +326,16 @@ impl World {
     }
 
     fn call_off(&mut self) {
-        let open = self.truth.newest().moving_request().map(|request| request.id.clone());
+        let open = self
+            .truth
+            .newest()
+            .moving_request()
+            .map(|request| request.id.clone());
         if let Some(id) = open {
             self.coverage.count("fault", "called off");
-            let outcome = RequestOutcome::Failed { why: "cancelled by operator".to_owned() };
+            let outcome = RequestOutcome::Failed {
+                why: "cancelled by operator".to_owned(),
+            };
             self.operator(Command::End { id, outcome });
         }
     }
@@ -316,9 +343,15 @@ impl World {
     /// A standby's host comes back with empty disks.
     fn replace(&mut self, node: usize) {
         let truth = self.truth.newest();
-        let is_holder = truth.reign.as_ref().is_some_and(|reign| reign.holder == self.names[node]);
+        let is_holder = truth
+            .reign
+            .as_ref()
+            .is_some_and(|reign| reign.holder == self.names[node]);
         let is_well = truth.granted().is_some_and(|reign| reign.is_activated);
-        let is_open = truth.members.values().any(|member| member.joining.is_some());
+        let is_open = truth
+            .members
+            .values()
+            .any(|member| member.joining.is_some());
         let others_up = (0..self.nodes.len()).all(|other| self.answers(other));
         if is_holder || !is_well || is_open || !others_up || self.ready_leader() == Some(node) {
             return;
@@ -326,7 +359,11 @@ impl World {
         self.wipe(node);
         let member = self.names[node].clone();
         let by = "operator".to_owned();
-        self.operator(Command::ReplaceMember { member, peer: String::new(), by });
+        self.operator(Command::ReplaceMember {
+            member,
+            peer: String::new(),
+            by,
+        });
     }
 
     pub fn wipe(&mut self, node: usize) {
@@ -334,7 +371,10 @@ impl World {
         self.crash_host(node);
         self.say(node, || "comes back with empty disks".to_owned());
         let host = &mut self.nodes[node];
-        host.raft = crate::raft::RaftNode { is_wiped: true, ..Default::default() };
+        host.raft = crate::raft::RaftNode {
+            is_wiped: true,
+            ..Default::default()
+        };
         host.raft.last_heard = self.now;
         host.durable = Default::default();
         host.postgres = Postgres::empty();

@@ -19,7 +19,9 @@ impl World {
     /// Leads, and an entry of its own under this vote is applied.
     pub fn is_ready_leader(&self, node: usize) -> bool {
         let host = &self.nodes[node];
-        host.raft.leading.is_some_and(|vote| host.lead.granter.is_ready(vote))
+        host.raft
+            .leading
+            .is_some_and(|vote| host.lead.granter.is_ready(vote))
     }
 
     /// The leader any operator would reach now.
@@ -45,23 +47,44 @@ impl World {
         epoch: Epoch,
         sent: Moment,
     ) {
-        let Some(vote) = self.nodes[node].raft.leading else { return };
+        let Some(vote) = self.nodes[node].raft.leading else {
+            return;
+        };
         if !self.nodes[node].lead.granter.is_ready(vote) {
             return;
         }
         self.next_round += 1;
         let id = self.next_round;
         let acknowledged = 1 << node;
-        let round = Round { id, vote, from, start, epoch, sent, acknowledged };
+        let round = Round {
+            id,
+            vote,
+            from,
+            start,
+            epoch,
+            sent,
+            acknowledged,
+        };
         if self.mutant == Mutant::LeaderAnswersAlone {
             self.confirm(node, &round);
             return;
         }
-        self.nodes[node].lead.rounds.retain(|round| round.id + 24 > id);
+        self.nodes[node]
+            .lead
+            .rounds
+            .retain(|round| round.id + 24 > id);
         self.nodes[node].lead.rounds.push(round);
         for other in 0..self.nodes.len() {
             if other != node && self.is_voter(other) {
-                self.send(node, other, Message::Round { from: node, vote, round: id });
+                self.send(
+                    node,
+                    other,
+                    Message::Round {
+                        from: node,
+                        vote,
+                        round: id,
+                    },
+                );
             }
         }
     }
@@ -79,7 +102,15 @@ impl World {
         raft.ballot = Some(vote);
         raft.last_heard = self.now;
         raft.leader = Some(from);
-        self.send(node, from, Message::RoundAck { from: node, vote, round });
+        self.send(
+            node,
+            from,
+            Message::RoundAck {
+                from: node,
+                vote,
+                round,
+            },
+        );
     }
 
     pub fn round_acknowledged(&mut self, node: usize, from: usize, vote: LeaderVote, round: u64) {
@@ -87,7 +118,9 @@ impl World {
             return;
         }
         let rounds = &mut self.nodes[node].lead.rounds;
-        let Some(place) = rounds.iter().position(|known| known.id == round && known.vote == vote)
+        let Some(place) = rounds
+            .iter()
+            .position(|known| known.id == round && known.vote == vote)
         else {
             return;
         };
@@ -115,7 +148,12 @@ impl World {
         let answer = if stands {
             let lease = state.settings.times().lease;
             granter.confirm(lease);
-            Message::Renewed { start, epoch, sent, lease }
+            Message::Renewed {
+                start,
+                epoch,
+                sent,
+                lease,
+            }
         } else {
             Message::Refused { start, epoch }
         };
@@ -130,12 +168,20 @@ impl World {
         let lead = &mut self.nodes[node].lead;
         let name = report.member.clone();
         lead.arrived.insert(name.clone(), now);
-        lead.reports.insert(name, Seen { report, age: Duration::ZERO });
+        lead.reports.insert(
+            name,
+            Seen {
+                report,
+                age: Duration::ZERO,
+            },
+        );
     }
 
     /// One turn of the leader's loop.
     pub fn lead_turn(&mut self, node: usize) {
-        let Some(vote) = self.nodes[node].raft.leading else { return };
+        let Some(vote) = self.nodes[node].raft.leading else {
+            return;
+        };
         if !self.nodes[node].lead.granter.is_ready(vote) {
             return;
         }
@@ -143,7 +189,11 @@ impl World {
         // One proposal at a time: the next decision sees its outcome.
         if let Some((place, since)) = self.nodes[node].lead.deciding {
             let raft = &self.nodes[node].raft;
-            let is_applied = raft.log[..raft.applied].iter().rev().take(8).any(|p| *p == place);
+            let is_applied = raft.log[..raft.applied]
+                .iter()
+                .rev()
+                .take(8)
+                .any(|p| *p == place);
             if !is_applied && now.since(since) < Duration::from_secs(1) {
                 return;
             }
@@ -168,8 +218,12 @@ impl World {
     fn judge(&mut self, node: usize, now: Moment) -> RuleVerdict {
         let state = Rc::clone(self.state_of(node));
         self.note_ages(node, &state, now);
-        let learners: Vec<(NodeId, bool)> =
-            self.truth.learners.iter().map(|id| (*id, self.has_caught_up(node, *id))).collect();
+        let learners: Vec<(NodeId, bool)> = self
+            .truth
+            .learners
+            .iter()
+            .map(|id| (*id, self.has_caught_up(node, *id)))
+            .collect();
         let lead = &self.nodes[node].lead;
         let granter = &lead.granter;
         let settled_from = lead.lease_set_at.max(lead.led_since);
@@ -213,7 +267,10 @@ impl World {
     fn note_ages(&mut self, node: usize, state: &ClusterState, now: Moment) {
         let lead = &mut self.nodes[node].lead;
         for (name, seen) in &mut lead.reports {
-            seen.age = lead.arrived.get(name).map_or(Duration::ZERO, |at| now.since(*at));
+            seen.age = lead
+                .arrived
+                .get(name)
+                .map_or(Duration::ZERO, |at| now.since(*at));
         }
         let mut known: BTreeMap<RequestId, (Step, Moment)> = BTreeMap::new();
         for request in state.requests.values().filter(|request| request.is_open()) {
@@ -245,11 +302,16 @@ impl World {
                 Verdict::Pass => "all well".to_owned(),
                 Verdict::Wait(_) => format!("waits [{code}]"),
                 Verdict::Propose(command, _) => {
-                    format!("proposes {} [{code}]", crate::actions::command_sentence(command))
+                    format!(
+                        "proposes {} [{code}]",
+                        crate::actions::command_sentence(command)
+                    )
                 }
                 Verdict::Voters(change, _) => match change {
                     VoterChange::AddLearner { node, .. } => format!("adds learner {node} [{code}]"),
-                    VoterChange::Swap { old, new } => format!("swaps voter {old} for {new} [{code}]"),
+                    VoterChange::Swap { old, new } => {
+                        format!("swaps voter {old} for {new} [{code}]")
+                    }
                 },
                 Verdict::Elect(member, _) => format!("asks {member} to lead [{code}]"),
             };
@@ -303,8 +365,10 @@ impl World {
                 }
             }
             VoterChange::Swap { old: gone, new } => {
-                let next: Vec<NodeId> =
-                    old.iter().map(|id| if id == gone { *new } else { *id }).collect();
+                let next: Vec<NodeId> = old
+                    .iter()
+                    .map(|id| if id == gone { *new } else { *id })
+                    .collect();
                 if reached(self, &old) && reached(self, &next) {
                     self.truth.voters = next;
                     self.truth.learners.retain(|id| id != new);

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use cluster_core::model::lease::{DRIFT_PER_MILLE, GRANULARITY, Granter, Holder, LeaderVote, Moment};
+use cluster_core::model::lease::{
+    DRIFT_PER_MILLE, GRANULARITY, Granter, Holder, LeaderVote, Moment,
+};
 use cluster_core::model::{Epoch, MemberName, Phase};
 
 use crate::lease_truth::{Change, Truths};
@@ -60,9 +62,25 @@ pub struct Bounds {
 /// A renewal on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flight {
-    Asked { member: u8, epoch: u8, sent: u8 },
-    Round { member: u8, epoch: u8, sent: u8, leader: u8, vote: LeaderVote, acks: u8 },
-    Answered { member: u8, epoch: u8, sent: u8, lease: Duration },
+    Asked {
+        member: u8,
+        epoch: u8,
+        sent: u8,
+    },
+    Round {
+        member: u8,
+        epoch: u8,
+        sent: u8,
+        leader: u8,
+        vote: LeaderVote,
+        acks: u8,
+    },
+    Answered {
+        member: u8,
+        epoch: u8,
+        sent: u8,
+        lease: Duration,
+    },
 }
 
 /// One node.
@@ -104,18 +122,49 @@ pub struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Tick,
-    Send { member: u8 },
-    Receive { flight: u8, leader: u8 },
-    Acknowledge { flight: u8, voter: u8 },
-    Confirm { flight: u8 },
-    Answer { flight: u8 },
-    Promote { member: u8 },
-    Stop { member: u8 },
-    Campaign { node: u8, with: u8 },
-    Commit { leader: u8, with: u8, change: Change },
-    Apply { node: u8 },
-    Restart { node: u8, back: u8 },
-    Beat { leader: u8, voter: u8 },
+    Send {
+        member: u8,
+    },
+    Receive {
+        flight: u8,
+        leader: u8,
+    },
+    Acknowledge {
+        flight: u8,
+        voter: u8,
+    },
+    Confirm {
+        flight: u8,
+    },
+    Answer {
+        flight: u8,
+    },
+    Promote {
+        member: u8,
+    },
+    Stop {
+        member: u8,
+    },
+    Campaign {
+        node: u8,
+        with: u8,
+    },
+    Commit {
+        leader: u8,
+        with: u8,
+        change: Change,
+    },
+    Apply {
+        node: u8,
+    },
+    Restart {
+        node: u8,
+        back: u8,
+    },
+    Beat {
+        leader: u8,
+        voter: u8,
+    },
 }
 
 fn vote(term: u64, node: u64) -> LeaderVote {
@@ -125,8 +174,14 @@ fn vote(term: u64, node: u64) -> LeaderVote {
 /// This node's clock at this tick.
 pub fn clock(bounds: &Bounds, node: usize, tick: u8) -> Moment {
     let drift = u64::from(DRIFT_PER_MILLE);
-    let rate = if bounds.fast[node] { 1000 + drift } else { 1000 - drift };
-    Moment(Duration::from_micros(u64::from(tick) * TICK_MS * rate + 1_000_000_000))
+    let rate = if bounds.fast[node] {
+        1000 + drift
+    } else {
+        1000 - drift
+    };
+    Moment(Duration::from_micros(
+        u64::from(tick) * TICK_MS * rate + 1_000_000_000,
+    ))
 }
 
 /// The length for which the core's wait is `lease` and not more.
@@ -169,7 +224,9 @@ impl State {
         leader.granter.ready(first, lease);
         leader.granter.confirm(lease);
         let server = &mut state.servers[0];
-        server.holder.confirmed(Epoch(1), clock(bounds, 0, 0), lease);
+        server
+            .holder
+            .confirmed(Epoch(1), clock(bounds, 0, 0), lease);
         server.used = 1;
         server.writable = Some((1, server.holder.valid_until));
         state
@@ -225,10 +282,20 @@ impl State {
         for member in 0..MEMBERS as u8 {
             let server = &self.servers[usize::from(member)];
             let known = self.log[usize::from(self.voters[usize::from(member)].applied)];
-            let held = truths.granted(known).filter(|(_, holder)| *holder == usize::from(member));
-            let mine = self.flights.iter().filter(|flight| flight.member() == member).count();
+            let held = truths
+                .granted(known)
+                .filter(|(_, holder)| *holder == usize::from(member));
+            let mine = self
+                .flights
+                .iter()
+                .filter(|flight| flight.member() == member)
+                .count();
             if let Some((epoch, _)) = held {
-                let again = Flight::Asked { member, epoch, sent: self.tick };
+                let again = Flight::Asked {
+                    member,
+                    epoch,
+                    sent: self.tick,
+                };
                 if mine < bounds.in_flight && !self.flights.contains(&again) {
                     steps.push(Step::Send { member });
                 }
@@ -252,15 +319,23 @@ impl State {
                 Flight::Asked { .. } => {
                     for leader in 0..NODES {
                         if self.is_ready(leader).is_some() {
-                            steps.push(Step::Receive { flight: place, leader: leader as u8 });
+                            steps.push(Step::Receive {
+                                flight: place,
+                                leader: leader as u8,
+                            });
                         }
                     }
                 }
-                Flight::Round { leader, vote, acks, .. } => {
+                Flight::Round {
+                    leader, vote, acks, ..
+                } => {
                     for voter in 0..NODES as u8 {
                         let may = self.voters[usize::from(voter)].ballot <= *vote;
                         if voter != *leader && acks & (1 << voter) == 0 && may {
-                            steps.push(Step::Acknowledge { flight: place, voter });
+                            steps.push(Step::Acknowledge {
+                                flight: place,
+                                voter,
+                            });
                         }
                     }
                     if acks.count_ones() >= 2 || wrong == Wrong::AnswersWithoutQuorum {
@@ -282,16 +357,30 @@ impl State {
         wrong: Wrong,
         steps: &mut Vec<Step>,
     ) {
-        let (own, other) = (&self.voters[usize::from(node)], &self.voters[usize::from(with)]);
+        let (own, other) = (
+            &self.voters[usize::from(node)],
+            &self.voters[usize::from(with)],
+        );
         let next = own.ballot.term.max(other.ballot.term) + 1;
         if next <= u64::from(bounds.terms) && bounds.campaigns[usize::from(node)] {
             steps.push(Step::Campaign { node, with });
         }
-        let Some(leading) = own.leading.filter(|leading| other.ballot <= *leading) else { return };
+        let Some(leading) = own.leading.filter(|leading| other.ballot <= *leading) else {
+            return;
+        };
         if wrong == Wrong::RoundBegunBeforeTheRequest && own.acked & (1 << with) == 0 {
-            steps.push(Step::Beat { leader: node, voter: with });
+            steps.push(Step::Beat {
+                leader: node,
+                voter: with,
+            });
         }
-        let mut commit = |change| steps.push(Step::Commit { leader: node, with, change });
+        let mut commit = |change| {
+            steps.push(Step::Commit {
+                leader: node,
+                with,
+                change,
+            })
+        };
         if own.noop.is_none() && !own.granter.is_ready(leading) {
             commit(Change::Noop);
         }
@@ -306,8 +395,7 @@ impl State {
             Some(phase) if epoch < bounds.epochs => {
                 for member in 0..MEMBERS as u8 {
                     let is_same = truths.holder(known) == usize::from(member);
-                    let may =
-                        is_same || phase == Phase::Released || own.granter.lease_waited_out();
+                    let may = is_same || phase == Phase::Released || own.granter.lease_waited_out();
                     if may && usize::from(own.applied) + 1 == self.log.len() {
                         commit(Change::Grant { member });
                     }
@@ -319,9 +407,8 @@ impl State {
             commit(Change::OtherPreset);
         }
         for member in 0..MEMBERS as u8 {
-            let releasing = self.servers[usize::from(member)].releasing;
-            if releasing.is_some_and(|of| of == epoch) {
-                commit(Change::Release { member });
+            if let Some(epoch) = self.servers[usize::from(member)].releasing {
+                commit(Change::Release { member, epoch });
             }
         }
     }
@@ -334,7 +421,11 @@ impl State {
             Step::Send { member } => {
                 let known = self.log[usize::from(self.voters[usize::from(member)].applied)];
                 let epoch = truths.epoch(known);
-                next.flights.push(Flight::Asked { member, epoch, sent: self.tick });
+                next.flights.push(Flight::Asked {
+                    member,
+                    epoch,
+                    sent: self.tick,
+                });
             }
             Step::Receive { flight, leader } => next.receive(flight, leader, wrong),
             Step::Acknowledge { flight, voter } => {
@@ -358,7 +449,11 @@ impl State {
                 server.writable = None;
             }
             Step::Campaign { node, with } => next.campaign(node, with, truths, wrong),
-            Step::Commit { leader, with, change } => next.commit(leader, with, change, truths),
+            Step::Commit {
+                leader,
+                with,
+                change,
+            } => next.commit(leader, with, change, truths),
             Step::Apply { node } => next.apply(node, truths, wrong),
             Step::Restart { node, back } => next.restart(node, back, bounds, truths, wrong),
             Step::Beat { leader, voter } => {
@@ -368,16 +463,19 @@ impl State {
                 }
             }
         }
-        if wrong == Wrong::Nothing {
-            next.forget_the_irrelevant(bounds);
+        let depends_on_old_answers = matches!(
+            wrong,
+            Wrong::CountedFromTheReply | Wrong::LeaseLengthNotInTheAnswer
+        );
+        if !depends_on_old_answers {
+            next.forget_the_irrelevant(bounds, wrong);
         }
         next.flights.sort_unstable();
         next
     }
 
-    /// Makes states equal that differ only in what nothing can depend on any more. The mutants are
-    /// searched without it.
-    fn forget_the_irrelevant(&mut self, bounds: &Bounds) {
+    /// Makes states equal that differ only in what nothing can depend on any more.
+    fn forget_the_irrelevant(&mut self, bounds: &Bounds, wrong: Wrong) {
         let tick = self.tick;
         let holders = [self.servers[0].holder, self.servers[1].holder];
         self.flights.retain(|flight| {
@@ -385,7 +483,12 @@ impl State {
             let is_late = flight.sent() + USEFUL_TICKS <= tick;
             let holder = holders[usize::from(flight.member())];
             let extends = match flight {
-                Flight::Answered { member, sent, lease, epoch } => {
+                Flight::Answered {
+                    member,
+                    sent,
+                    lease,
+                    epoch,
+                } => {
                     let until = clock(bounds, usize::from(*member), *sent).after(*lease);
                     let of = Epoch(u64::from(*epoch));
                     of > holder.epoch || of == holder.epoch && until > holder.valid_until
@@ -402,14 +505,30 @@ impl State {
                 server.holder.valid_until = Moment::default();
             }
         }
-        let highest = self.voters.iter().map(|voter| voter.ballot.term).max().unwrap_or(0);
+        let highest = self
+            .voters
+            .iter()
+            .map(|voter| voter.ballot.term)
+            .max()
+            .unwrap_or(0);
         let above = |vote: LeaderVote| {
-            self.voters.iter().filter(|voter| voter.ballot > vote).count() >= 2
+            self.voters
+                .iter()
+                .filter(|voter| voter.ballot > vote)
+                .count()
+                >= 2
         };
-        let is_over = self.voters.each_ref().map(|voter| voter.leading.is_some_and(above));
+        let is_over = self
+            .voters
+            .each_ref()
+            .map(|voter| voter.leading.is_some_and(above));
         for node in 0..NODES {
             let voter = &mut self.voters[node];
-            if is_over[node] {
+            let needs_quorum = !matches!(
+                wrong,
+                Wrong::AnswersWithoutQuorum | Wrong::RoundBegunBeforeTheRequest
+            );
+            if is_over[node] && needs_quorum {
                 // Two of three have gone on: it reaches no quorum again.
                 voter.leading = None;
             }
@@ -424,7 +543,12 @@ impl State {
             }
         }
         let kept = bounds.restarts.saturating_sub(self.restarts);
-        let least = self.voters.iter().map(|voter| voter.applied).min().unwrap_or(0);
+        let least = self
+            .voters
+            .iter()
+            .map(|voter| voter.applied)
+            .min()
+            .unwrap_or(0);
         let gone = least.saturating_sub(kept);
         self.log.drain(..usize::from(gone));
         for voter in &mut self.voters {
@@ -437,7 +561,9 @@ impl State {
         self.tick += 1;
         for node in 0..NODES {
             let now = clock(bounds, node, self.tick);
-            self.voters[node].granter.pass(now, Duration::from_millis(TICK_MS));
+            self.voters[node]
+                .granter
+                .pass(now, Duration::from_millis(TICK_MS));
         }
         for member in 0..MEMBERS {
             let now = clock(bounds, member, self.tick);
@@ -452,19 +578,42 @@ impl State {
     }
 
     fn receive(&mut self, place: u8, leader: u8, wrong: Wrong) {
-        let Flight::Asked { member, epoch, sent } = self.flights[usize::from(place)] else { return };
+        let Flight::Asked {
+            member,
+            epoch,
+            sent,
+        } = self.flights[usize::from(place)]
+        else {
+            return;
+        };
         let voter = &self.voters[usize::from(leader)];
         let Some(vote) = voter.leading else { return };
-        let old = if wrong == Wrong::RoundBegunBeforeTheRequest { voter.acked } else { 0 };
+        let old = if wrong == Wrong::RoundBegunBeforeTheRequest {
+            voter.acked
+        } else {
+            0
+        };
         let acks = (1 << leader) | old;
-        self.flights[usize::from(place)] =
-            Flight::Round { member, epoch, sent, leader, vote, acks };
+        self.flights[usize::from(place)] = Flight::Round {
+            member,
+            epoch,
+            sent,
+            leader,
+            vote,
+            acks,
+        };
     }
 
     /// One step with the applied truth: ready, still granted, base moved, answered.
     fn confirm(&mut self, place: u8, truths: &Truths, wrong: Wrong) {
-        let Flight::Round { member, epoch, sent, leader, vote, .. } =
-            self.flights[usize::from(place)]
+        let Flight::Round {
+            member,
+            epoch,
+            sent,
+            leader,
+            vote,
+            ..
+        } = self.flights[usize::from(place)]
         else {
             return;
         };
@@ -480,12 +629,21 @@ impl State {
             Wrong::WaitWithoutDrift => without_drift(lease),
             _ => lease,
         });
-        self.flights[usize::from(place)] = Flight::Answered { member, epoch, sent, lease };
+        self.flights[usize::from(place)] = Flight::Answered {
+            member,
+            epoch,
+            sent,
+            lease,
+        };
     }
 
     fn answer(&mut self, place: u8, bounds: &Bounds, truths: &Truths, wrong: Wrong) {
-        let Flight::Answered { member, epoch, sent, lease } =
-            self.flights.remove(usize::from(place))
+        let Flight::Answered {
+            member,
+            epoch,
+            sent,
+            lease,
+        } = self.flights.remove(usize::from(place))
         else {
             return;
         };
@@ -501,7 +659,9 @@ impl State {
         };
         let server = &mut self.servers[node];
         let before = server.holder;
-        server.holder.confirmed(Epoch(u64::from(epoch)), sent, lease);
+        server
+            .holder
+            .confirmed(Epoch(u64::from(epoch)), sent, lease);
         debug_assert!(server.holder.epoch >= before.epoch);
         if let Some((of, deadline)) = &mut server.writable
             && *of == epoch
@@ -520,7 +680,11 @@ impl State {
 
     fn campaign(&mut self, node: u8, with: u8, truths: &Truths, wrong: Wrong) {
         let (node, with) = (usize::from(node), usize::from(with));
-        let term = self.voters[node].ballot.term.max(self.voters[with].ballot.term) + 1;
+        let term = self.voters[node]
+            .ballot
+            .term
+            .max(self.voters[with].ballot.term)
+            + 1;
         let vote = vote(term, node as u64);
         self.obey(node, vote);
         self.obey(with, vote);
@@ -534,7 +698,9 @@ impl State {
     }
 
     fn commit(&mut self, leader: u8, with: u8, change: Change, truths: &mut Truths) {
-        let Some(vote) = self.voters[usize::from(leader)].leading else { return };
+        let Some(vote) = self.voters[usize::from(leader)].leading else {
+            return;
+        };
         self.obey(usize::from(with), vote);
         let newest = *self.log.last().unwrap_or(&0);
         let after = truths.apply(newest, change);
@@ -544,7 +710,7 @@ impl State {
                 self.voters[usize::from(leader)].noop = Some(self.log.len() as u8 - 1);
             }
             Change::OtherPreset => self.presets += 1,
-            Change::Release { member } => self.servers[usize::from(member)].releasing = None,
+            Change::Release { member, .. } => self.servers[usize::from(member)].releasing = None,
             Change::Revoke | Change::Grant { .. } => {}
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Source: DESIGN section 6. A counterexample found is the shortest there is within the bounds.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use crate::lease_model::{Bounds, State, Step, Wrong};
 use crate::lease_truth::Truths;
@@ -16,7 +16,10 @@ struct Seen {
 
 impl Seen {
     fn new() -> Seen {
-        Seen { slots: vec![0; 1 << 16], count: 0 }
+        Seen {
+            slots: vec![0; 1 << 16],
+            count: 0,
+        }
     }
 
     /// Whether it is new.
@@ -55,8 +58,45 @@ struct Found {
     counterexample: Option<Vec<Step>>,
 }
 
+/// Quick, and good enough: with ten million states the chance that any two share a fingerprint is
+/// about one in a hundred thousand.
+struct Fingerprint(u64);
+
+impl Fingerprint {
+    fn mix(&mut self, value: u64) {
+        let product = u128::from(self.0 ^ value) * u128::from(0x9E37_79B9_7F4A_7C15_u64);
+        self.0 = (product >> 64) as u64 ^ product as u64 ^ value.rotate_left(29);
+    }
+}
+
+impl Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.mix(u64::from(value) + 0x100);
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.mix(u64::from(value) + 0x1_0000_0000);
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.mix(value);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 fn print_of(state: &State) -> u64 {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = Fingerprint(0x517C_C1B7_2722_0A95);
     state.hash(&mut hasher);
     hasher.finish() | 1
 }
@@ -84,18 +124,35 @@ fn search(bounds: &Bounds, wrong: Wrong, most: usize) -> Found {
                 let place = (came.len() - 1) as u32;
                 if after.is_broken(&truths) {
                     let counterexample = Some(way(&came, place));
-                    return Found { states: came.len(), edges, depth, counterexample };
+                    return Found {
+                        states: came.len(),
+                        edges,
+                        depth,
+                        counterexample,
+                    };
                 }
                 next.push((place, after));
             }
         }
         frontier = next;
         if std::env::var("SIM_VERBOSE").is_ok() {
-            println!("depth {depth}: {} new, {} in all", frontier.len(), came.len());
+            println!(
+                "depth {depth}: {} new, {} in all",
+                frontier.len(),
+                came.len()
+            );
         }
     }
-    assert!(frontier.is_empty(), "more than {most} states: the bounds are too wide");
-    Found { states: came.len(), edges, depth, counterexample: None }
+    assert!(
+        frontier.is_empty(),
+        "more than {most} states: the bounds are too wide"
+    );
+    Found {
+        states: came.len(),
+        edges,
+        depth,
+        counterexample: None,
+    }
 }
 
 fn way(came: &[(u32, Step)], mut place: u32) -> Vec<Step> {
@@ -131,7 +188,20 @@ fn one_term() -> Bounds {
 
 /// The other member may become leader.
 fn two_terms() -> Bounds {
-    Bounds { terms: 2, campaigns: [false, true, false], ..one_term() }
+    Bounds {
+        terms: 2,
+        campaigns: [false, true, false],
+        ..one_term()
+    }
+}
+
+/// The lease is one tick long, so two ticks show everything but drift.
+fn short(bounds: Bounds) -> Bounds {
+    Bounds {
+        begins_short: true,
+        ticks: limit("SIM_LEASE_TICKS").unwrap_or(2),
+        ..bounds
+    }
 }
 
 /// Wider bounds for a long search at night.
@@ -158,57 +228,117 @@ fn must_fail(wrong: Wrong, bounds: &Bounds) {
     let Some(way) = found.counterexample else {
         panic!("{wrong:?} survives {} states, {bounds:?}", found.states);
     };
-    println!("{wrong:?}: caught at depth {} of {} states: {way:?}", way.len(), found.states);
+    println!(
+        "{wrong:?}: caught at depth {} of {} states: {way:?}",
+        way.len(),
+        found.states
+    );
 }
 
 #[test]
 fn the_lease_holds_for_every_mix_of_clocks() {
     for mix in 0..8 {
         let fast = [mix & 1 != 0, mix & 2 != 0, mix & 4 != 0];
-        must_hold("clocks", &Bounds { fast, ..two_terms() });
+        must_hold("clocks", &Bounds { fast, ..one_term() });
     }
 }
 
 #[test]
 fn the_lease_holds_over_three_terms() {
-    must_hold("terms", &Bounds { terms: 3, ticks: 3, ..two_terms() });
+    must_hold(
+        "terms",
+        &short(Bounds {
+            terms: 3,
+            ..two_terms()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_whoever_campaigns() {
-    must_hold("anybody", &Bounds { campaigns: [true; 3], ticks: 3, ..two_terms() });
+    must_hold(
+        "anybody",
+        &short(Bounds {
+            campaigns: [true; 3],
+            ..two_terms()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_with_two_renewals_in_flight() {
-    must_hold("flights", &Bounds { in_flight: 2, ..one_term() });
+    must_hold(
+        "flights",
+        &short(Bounds {
+            in_flight: 2,
+            ..two_terms()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_with_restarts_in_the_same_term() {
-    must_hold("restarts", &Bounds { restarts: 2, ..one_term() });
+    must_hold(
+        "restarts",
+        &short(Bounds {
+            restarts: 2,
+            ..one_term()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_with_a_restart_and_an_election() {
-    must_hold("restart", &Bounds { restarts: 1, ticks: 3, ..two_terms() });
+    must_hold(
+        "restart",
+        &short(Bounds {
+            restarts: 1,
+            ..two_terms()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_while_its_length_changes() {
-    must_hold("shorter", &Bounds { presets: 1, ticks: 3, ..two_terms() });
-    must_hold("longer", &Bounds { presets: 1, begins_short: true, ticks: 3, ..two_terms() });
+    must_hold(
+        "shorter",
+        &Bounds {
+            presets: 1,
+            ticks: 3,
+            ..one_term()
+        },
+    );
+    must_hold(
+        "longer",
+        &short(Bounds {
+            presets: 1,
+            ..two_terms()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_while_its_length_changes_over_a_restart() {
-    must_hold("shorter", &Bounds { presets: 1, restarts: 1, ..one_term() });
-    must_hold("longer", &Bounds { presets: 1, restarts: 1, begins_short: true, ..one_term() });
+    must_hold(
+        "longer",
+        &short(Bounds {
+            presets: 1,
+            restarts: 1,
+            ..one_term()
+        }),
+    );
 }
 
 #[test]
 fn the_lease_holds_with_release_and_a_grant_to_the_same_member() {
-    must_hold("release", &Bounds { releases: true, epochs: 3, ..one_term() });
+    must_hold(
+        "release",
+        &short(Bounds {
+            releases: true,
+            epochs: 3,
+            ..one_term()
+        }),
+    );
 }
 
 #[test]
@@ -218,12 +348,12 @@ fn a_lease_counted_from_the_reply_is_caught() {
 
 #[test]
 fn a_leader_that_answers_without_a_quorum_is_caught() {
-    must_fail(Wrong::AnswersWithoutQuorum, &two_terms());
+    must_fail(Wrong::AnswersWithoutQuorum, &short(two_terms()));
 }
 
 #[test]
 fn a_round_begun_before_the_request_is_caught() {
-    must_fail(Wrong::RoundBegunBeforeTheRequest, &two_terms());
+    must_fail(Wrong::RoundBegunBeforeTheRequest, &short(two_terms()));
 }
 
 #[test]
@@ -233,7 +363,13 @@ fn a_new_leader_that_does_not_wait_is_caught() {
 
 #[test]
 fn a_restarted_leader_that_counts_from_zero_is_caught() {
-    must_fail(Wrong::RestartedLeaderCountsFromZero, &Bounds { restarts: 1, ..one_term() });
+    must_fail(
+        Wrong::RestartedLeaderCountsFromZero,
+        &Bounds {
+            restarts: 1,
+            ..one_term()
+        },
+    );
 }
 
 #[test]
@@ -248,7 +384,13 @@ fn a_guard_that_depends_on_the_daemon_is_caught() {
 
 #[test]
 fn a_lease_length_that_is_not_in_the_answer_is_caught() {
-    must_fail(Wrong::LeaseLengthNotInTheAnswer, &Bounds { presets: 1, ..one_term() });
+    must_fail(
+        Wrong::LeaseLengthNotInTheAnswer,
+        &Bounds {
+            presets: 1,
+            ..one_term()
+        },
+    );
 }
 
 /// Found while this was written: the wait of a leader that restarted counted the lease length it
@@ -257,6 +399,10 @@ fn a_lease_length_that_is_not_in_the_answer_is_caught() {
 fn a_longer_lease_applied_only_after_the_restart_is_caught() {
     must_fail(
         Wrong::ReadyForgetsALongerLease,
-        &Bounds { presets: 1, restarts: 1, begins_short: true, ..one_term() },
+        &short(Bounds {
+            presets: 1,
+            restarts: 1,
+            ..one_term()
+        }),
     );
 }

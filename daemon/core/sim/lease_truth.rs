@@ -19,7 +19,7 @@ pub enum Change {
     Noop,
     Revoke,
     Grant { member: u8 },
-    Release { member: u8 },
+    Release { member: u8, epoch: u8 },
     OtherPreset,
 }
 
@@ -31,7 +31,11 @@ pub struct Truths {
 }
 
 fn done(state: &mut ClusterState, command: Command) {
-    let stamp = Stamp { version: COMMAND_VERSION, at_unix_ms: 0, command };
+    let stamp = Stamp {
+        version: COMMAND_VERSION,
+        at_unix_ms: 0,
+        command,
+    };
     // A command that comes too late is rejected and changes nothing.
     let _ = apply(state, 1, &stamp);
     // What is for people only would keep equal truths apart.
@@ -40,9 +44,16 @@ fn done(state: &mut ClusterState, command: Command) {
 
 impl Truths {
     pub fn new(begins_short: bool) -> Truths {
-        let mut truths =
-            Truths { states: Vec::new(), numbers: BTreeMap::new(), after: BTreeMap::new() };
-        let preset = if begins_short { Preset::Fast } else { Preset::Lan };
+        let mut truths = Truths {
+            states: Vec::new(),
+            numbers: BTreeMap::new(),
+            after: BTreeMap::new(),
+        };
+        let preset = if begins_short {
+            Preset::Fast
+        } else {
+            Preset::Lan
+        };
         let mut state = ClusterState::default();
         let members = (0..2).map(|member| Founder {
             name: member_name(member),
@@ -50,27 +61,48 @@ impl Truths {
             kind: MemberKind::Database,
             peer: String::new(),
         });
-        done(&mut state, Command::Form {
-            identity: Identity {
-                id: ClusterId("search".to_owned()),
-                name: "search".parse().expect("a good name"),
-                generation: Generation(1),
+        done(
+            &mut state,
+            Command::Form {
+                identity: Identity {
+                    id: ClusterId("search".to_owned()),
+                    name: "search".parse().expect("a good name"),
+                    generation: Generation(1),
+                },
+                members: members.collect(),
+                settings: Box::new(Settings {
+                    preset,
+                    ..Settings::default()
+                }),
             },
-            members: members.collect(),
-            settings: Box::new(Settings { preset, ..Settings::default() }),
-        });
+        );
         for member in 0..2 {
-            done(&mut state, Command::Describe {
-                member: member_name(member),
-                addresses: Addresses::default(),
-                tags: Tags::default(),
-                incarnation: Some(Incarnation(member as u32)),
-            });
+            done(
+                &mut state,
+                Command::Describe {
+                    member: member_name(member),
+                    addresses: Addresses::default(),
+                    tags: Tags::default(),
+                    incarnation: Some(Incarnation(member as u32)),
+                },
+            );
         }
         let member = member_name(0);
-        done(&mut state, Command::Initialize { member: member.clone() });
+        done(
+            &mut state,
+            Command::Initialize {
+                member: member.clone(),
+            },
+        );
         let timeline = TimelineId::FIRST;
-        done(&mut state, Command::Initialized { member, system_identifier: 1, timeline });
+        done(
+            &mut state,
+            Command::Initialized {
+                member,
+                system_identifier: 1,
+                timeline,
+            },
+        );
         let grant = grant(&state, 0);
         done(&mut state, grant);
         assert_eq!(state.epoch(), Epoch(1));
@@ -101,7 +133,11 @@ impl Truths {
     }
 
     pub fn holder(&self, number: u16) -> usize {
-        let holder = self.get(number).reign.as_ref().map(|reign| reign.holder.as_str());
+        let holder = self
+            .get(number)
+            .reign
+            .as_ref()
+            .map(|reign| reign.holder.as_str());
         usize::from(holder == Some("b"))
     }
 
@@ -118,12 +154,22 @@ impl Truths {
         let mut state = self.get(number).clone();
         let epoch = state.epoch();
         let command = match change {
-            Change::Noop => Command::Noop { by: NodeId(0), start: String::new() },
-            Change::Revoke => Command::Revoke { epoch, reason: "search".to_owned() },
+            Change::Noop => Command::Noop {
+                by: NodeId(0),
+                start: String::new(),
+            },
+            Change::Revoke => Command::Revoke {
+                epoch,
+                reason: "search".to_owned(),
+            },
             Change::Grant { member } => grant(&state, usize::from(member)),
-            Change::Release { member } => {
-                let member = member_name(usize::from(member));
-                Command::Release { epoch, member, why: String::new() }
+            Change::Release { member, epoch } => {
+                let (member, epoch) = (member_name(usize::from(member)), Epoch(u64::from(epoch)));
+                Command::Release {
+                    epoch,
+                    member,
+                    why: String::new(),
+                }
             }
             Change::OtherPreset => Command::SetPreset {
                 preset: match state.settings.preset {
@@ -134,7 +180,11 @@ impl Truths {
         };
         done(&mut state, command);
         // These texts and counters do not matter to the lease.
-        if state.reign.as_ref().is_some_and(|reign| reign.phase == Phase::Granted) {
+        if state
+            .reign
+            .as_ref()
+            .is_some_and(|reign| reign.phase == Phase::Granted)
+        {
             state.live_rules.drain(..state.live_rules.len() - 1);
         }
         let after = self.keep(state);
@@ -153,7 +203,12 @@ fn grant(state: &ClusterState, member: usize) -> Command {
         timeline: state.ledger.highest().next(),
         parent: TimelineId::FIRST,
         start: Lsn(1),
-        first_rule: Rule { id, epoch, k: 0, set: BTreeMap::new() },
+        first_rule: Rule {
+            id,
+            epoch,
+            k: 0,
+            set: BTreeMap::new(),
+        },
         sealed: Vec::new(),
         live: state.live_rules.iter().map(|rule| rule.id).collect(),
         reason: String::new(),

@@ -103,7 +103,11 @@ impl World {
             && self.nodes[node].raft.leading == Some(entry.vote)
         {
             let waits = !self.mutant.new_leader_does_not_wait();
-            let lease = if waits { state.longest_lease() } else { Duration::ZERO };
+            let lease = if waits {
+                state.longest_lease()
+            } else {
+                Duration::ZERO
+            };
             self.nodes[node].lead.granter.ready(entry.vote, lease);
             let applied = self.nodes[node].raft.applied;
             self.nodes[node].mind.current_from.get_or_insert(applied);
@@ -117,7 +121,9 @@ impl World {
         let is_marked = host.durable.marker.is_some();
         let mut postgres = host.postgres.status(self.now, &self.names);
         if unseen && host.postgres.runs() && host.postgres.wedged_since.is_none() {
-            postgres = PostgresStatus::Unknown { why: "no answer yet".to_owned() };
+            postgres = PostgresStatus::Unknown {
+                why: "no answer yet".to_owned(),
+            };
         }
         if let (Mutant::ReceiverSurvivesDetach, PostgresStatus::Standby(standby)) =
             (self.mutant, &mut postgres)
@@ -127,7 +133,10 @@ impl World {
         }
         if is_marked && !host.postgres.runs() {
             let why = "an interrupted step".to_owned();
-            postgres = PostgresStatus::Unusable { why, clone_would_cure: true };
+            postgres = PostgresStatus::Unusable {
+                why,
+                clone_would_cure: true,
+            };
         }
         let set = ProcessSet {
             is_empty: host.postgres.set_is_empty(),
@@ -141,13 +150,22 @@ impl World {
             is_stuck: true,
             has_failed: false,
         });
-        let health = Health { data_volume: probe, ..Health::default() };
+        let health = Health {
+            data_volume: probe,
+            ..Health::default()
+        };
         let busy = host.mind.work.as_ref().map(|work| Busy {
             with: work.word().to_owned(),
             for_ms: (self.now - work.since) / 1000,
             bytes: None,
         });
-        Look { state: Rc::clone(self.state_of(node)), postgres, set, health, busy }
+        Look {
+            state: Rc::clone(self.state_of(node)),
+            postgres,
+            set,
+            health,
+            busy,
+        }
     }
 
     /// The core's view of that look.
@@ -162,7 +180,11 @@ impl World {
             times: look.state.settings.times(),
             durable: &host.durable,
             postgres: &look.postgres,
-            system_identifier: host.postgres.data.as_ref().map(|data| data.system_identifier),
+            system_identifier: host
+                .postgres
+                .data
+                .as_ref()
+                .map(|data| data.system_identifier),
             set: &look.set,
             holder: &host.holder,
             health: &look.health,
@@ -202,7 +224,11 @@ impl World {
         let look = self.look(node);
         // While a step is under way only what must stop is asked for.
         let is_primary = matches!(look.postgres, PostgresStatus::Primary(_));
-        let doing = self.nodes[node].mind.doing.as_ref().map(|doing| &doing.action);
+        let doing = self.nodes[node]
+            .mind
+            .doing
+            .as_ref()
+            .map(|doing| &doing.action);
         if doing.is_some_and(|doing| !is_primary && !matches!(doing, Action::Drain { .. })) {
             return;
         }
@@ -257,21 +283,40 @@ impl World {
         self.nodes[node].mind.next_renewal = self.now + times.renew.as_micros() as Micros;
         self.coverage.count("world", "renewal asked");
         if let Some(leader) = self.nodes[node].raft.leader {
-            self.send(node, leader, Message::Renew { from, start, epoch, sent });
+            self.send(
+                node,
+                leader,
+                Message::Renew {
+                    from,
+                    start,
+                    epoch,
+                    sent,
+                },
+            );
         }
     }
 
     /// A message arrives at a daemon that works.
     pub fn receive(&mut self, node: usize, message: Message) {
         match message {
-            Message::Renew { from, start, epoch, sent } => {
+            Message::Renew {
+                from,
+                start,
+                epoch,
+                sent,
+            } => {
                 self.renew_asked(node, from, start, epoch, sent);
             }
             Message::Round { from, vote, round } => self.round_asked(node, from, vote, round),
             Message::RoundAck { from, vote, round } => {
                 self.round_acknowledged(node, from, vote, round);
             }
-            Message::Renewed { start, epoch, sent, lease } => {
+            Message::Renewed {
+                start,
+                epoch,
+                sent,
+                lease,
+            } => {
                 if self.nodes[node].start != start {
                     return;
                 }
@@ -343,7 +388,9 @@ impl World {
     pub fn mind_guard(&mut self, node: usize) {
         let now = self.local(node);
         let host = &self.nodes[node];
-        let Some(armed) = host.guard.armed else { return };
+        let Some(armed) = host.guard.armed else {
+            return;
+        };
         if !host.host_up || host.host_frozen {
             return;
         }
@@ -356,7 +403,9 @@ impl World {
         }
         if host.guard.burnt < armed {
             self.coverage.count("world", "guard killed");
-            self.say(node, || format!("guard kills: the lease of epoch {armed} ends"));
+            self.say(node, || {
+                format!("guard kills: the lease of epoch {armed} ends")
+            });
         }
         self.nodes[node].guard.burnt = armed;
         let takes = self.random.between(MS, 90 * MS);
@@ -378,7 +427,9 @@ impl World {
         if let Some(timeline) = opened {
             self.nodes[node].mind.is_dirty = true;
             self.check_promotion(node, timeline);
-            self.say(node, || format!("PostgreSQL is out of recovery on timeline {timeline}"));
+            self.say(node, || {
+                format!("PostgreSQL is out of recovery on timeline {timeline}")
+            });
         }
     }
 
@@ -389,7 +440,11 @@ impl World {
             if !host.host_up || host.host_frozen || host.postgres.wedged_since.is_some() {
                 continue;
             }
-            if host.postgres.writable().is_some_and(|writable| writable.is_open) {
+            if host
+                .postgres
+                .writable()
+                .is_some_and(|writable| writable.is_open)
+            {
                 let bytes = self.random.below(self.plan.writes) * 8;
                 self.check_write(node);
                 if let Some(data) = &mut self.nodes[node].postgres.data {
@@ -410,8 +465,12 @@ impl World {
         if !host.host_up || host.host_frozen || host.postgres.wedged_since.is_some() {
             return;
         }
-        let Process::Recovery(recovery) = &host.postgres.process else { return };
-        let Some(upstream) = recovery.receiver.or(recovery.follows) else { return };
+        let Process::Recovery(recovery) = &host.postgres.process else {
+            return;
+        };
+        let Some(upstream) = recovery.receiver.or(recovery.follows) else {
+            return;
+        };
         let is_connected = self.can_stream(node, upstream);
         if !is_connected {
             if let Process::Recovery(recovery) = &mut self.nodes[node].postgres.process {
@@ -426,7 +485,9 @@ impl World {
         let (Some(source), Some(data)) = (&source.postgres.data, &mut host.postgres.data) else {
             return;
         };
-        let Process::Recovery(recovery) = &mut host.postgres.process else { return };
+        let Process::Recovery(recovery) = &mut host.postgres.process else {
+            return;
+        };
         let before = data.end;
         recovery.receiver.get_or_insert(upstream);
         recovery.is_streaming = true;
@@ -453,9 +514,10 @@ impl World {
             && host.postgres.wedged_since.is_none()
             && host.postgres.writable().is_some()
             && self.network.both_ways(node, upstream.member);
-        let (Some(mine), Some(theirs)) =
-            (&self.nodes[node].postgres.data, &self.nodes[upstream.member].postgres.data)
-        else {
+        let (Some(mine), Some(theirs)) = (
+            &self.nodes[node].postgres.data,
+            &self.nodes[upstream.member].postgres.data,
+        ) else {
             return false;
         };
         works && mine.is_prefix_of(theirs)
@@ -464,11 +526,17 @@ impl World {
     fn report(&mut self, node: usize) {
         let pause = self.random.between(120 * MS, 220 * MS);
         self.nodes[node].mind.next_report = self.now + pause;
-        let Some(leader) = self.nodes[node].raft.leader else { return };
+        let Some(leader) = self.nodes[node].raft.leader else {
+            return;
+        };
         let look = self.look(node);
         self.observe_seal(node, &look);
         let host = &self.nodes[node];
-        let seal = host.mind.seal.clone().filter(|seal| seal.target == host.durable.min_epoch);
+        let seal = host
+            .mind
+            .seal
+            .clone()
+            .filter(|seal| seal.target == host.durable.min_epoch);
         let report = MemberReport {
             member: host.name.clone(),
             node: host.id,
@@ -477,7 +545,11 @@ impl World {
             addresses: Addresses::default(),
             tags: host.tags.clone(),
             incarnation: host.durable.incarnation,
-            system_identifier: host.postgres.data.as_ref().map(|data| data.system_identifier),
+            system_identifier: host
+                .postgres
+                .data
+                .as_ref()
+                .map(|data| data.system_identifier),
             server_version: Some(150_000),
             postgres: look.postgres,
             min_epoch: host.durable.min_epoch,
@@ -498,7 +570,14 @@ impl World {
         if let Some(seal) = &report.seal {
             self.check_seal(node, &seal.clone());
         }
-        self.send(node, leader, Message::Report { from: node, report: Box::new(report) });
+        self.send(
+            node,
+            leader,
+            Message::Report {
+                from: node,
+                report: Box::new(report),
+            },
+        );
     }
 
     /// The daemon dies; what is durable, the guard and PostgreSQL stay.
@@ -529,7 +608,12 @@ impl World {
         }
         self.say(node, || "clusterd starts".to_owned());
         let resumes = self.random.chance(500);
-        let election = self.state_of(node).settings.times().election_max.as_micros() as Micros;
+        let election = self
+            .state_of(node)
+            .settings
+            .times()
+            .election_max
+            .as_micros() as Micros;
         let now = self.local(node);
         let host = &mut self.nodes[node];
         host.daemon_up = true;
@@ -550,7 +634,11 @@ impl World {
         // openraft resumes the leadership of its term, when it had won it.
         if let Some(vote) = own
             && resumes
-            && host.raft.log.iter().any(|place| self.truth.arena[*place as usize].vote == vote)
+            && host
+                .raft
+                .log
+                .iter()
+                .any(|place| self.truth.arena[*place as usize].vote == vote)
         {
             self.coverage.count("world", "leader resumed its term");
             self.become_leader(node, vote);

@@ -19,17 +19,38 @@ pub const SECOND: Micros = 1_000_000;
 #[derive(Clone, Debug)]
 pub enum Message {
     /// The holder's daemon asks for a renewal; `start` names its process.
-    Renew { from: usize, start: u32, epoch: Epoch, sent: Moment },
+    Renew {
+        from: usize,
+        start: u32,
+        epoch: Epoch,
+        sent: Moment,
+    },
     /// A leader's confirmation round.
-    Round { from: usize, vote: LeaderVote, round: u64 },
+    Round {
+        from: usize,
+        vote: LeaderVote,
+        round: u64,
+    },
     /// A voter's answer to it.
-    RoundAck { from: usize, vote: LeaderVote, round: u64 },
+    RoundAck {
+        from: usize,
+        vote: LeaderVote,
+        round: u64,
+    },
     /// Confirmed.
-    Renewed { start: u32, epoch: Epoch, sent: Moment, lease: Duration },
+    Renewed {
+        start: u32,
+        epoch: Epoch,
+        sent: Moment,
+        lease: Duration,
+    },
     /// Refused: the epoch does not stand any more.
     Refused { start: u32, epoch: Epoch },
     /// A member's report.
-    Report { from: usize, report: Box<MemberReport> },
+    Report {
+        from: usize,
+        report: Box<MemberReport>,
+    },
     /// A command a member wants recorded.
     Tell { command: Box<Command> },
     /// The leader asks this member to campaign.
@@ -52,7 +73,12 @@ const HEALTHY: Micros = 8 * MS;
 
 impl Network {
     pub fn new(count: usize) -> Network {
-        Network { count, cut: vec![false; count * count], slowest: HEALTHY, loss: 0 }
+        Network {
+            count,
+            cut: vec![false; count * count],
+            slowest: HEALTHY,
+            loss: 0,
+        }
     }
 
     pub fn is_up(&self, from: usize, to: usize) -> bool {

@@ -28,7 +28,9 @@ pub struct Data {
 
 impl Data {
     pub fn timeline(&self) -> TimelineId {
-        self.line.last().map_or(TimelineId::FIRST, |(timeline, _)| *timeline)
+        self.line
+            .last()
+            .map_or(TimelineId::FIRST, |(timeline, _)| *timeline)
     }
 
     /// Whether this WAL is a beginning of `other`'s: what PostgreSQL needs to stream.
@@ -146,7 +148,8 @@ impl Postgres {
         if let Some(data) = &mut self.data
             && !matches!(self.process, Process::None)
         {
-            data.ended_clean = self.stops_clean && !matches!(self.process, Process::Starting { .. });
+            data.ended_clean =
+                self.stops_clean && !matches!(self.process, Process::Starting { .. });
             data.was_in_recovery = !matches!(self.process, Process::Writable(_));
         }
         self.process = Process::None;
@@ -186,7 +189,10 @@ impl Postgres {
         match &mut self.process {
             Process::Starting { until } if *until <= now => {
                 let replayed = data.redo;
-                self.process = Process::Recovery(Recovery { replayed, ..Recovery::default() });
+                self.process = Process::Recovery(Recovery {
+                    replayed,
+                    ..Recovery::default()
+                });
                 None
             }
             Process::Recovery(recovery) => {
@@ -201,7 +207,10 @@ impl Postgres {
                 data.end = Lsn(fork.0 + 104);
                 data.has_signal = false;
                 data.redo = fork;
-                self.process = Process::Writable(Writable { fork, is_open: false });
+                self.process = Process::Writable(Writable {
+                    fork,
+                    is_open: false,
+                });
                 Some(timeline)
             }
             Process::None | Process::Starting { .. } | Process::Writable(_) => None,
@@ -210,17 +219,25 @@ impl Postgres {
 
     /// What the daemon sees.
     pub fn status(&self, now: Micros, names: &[MemberName]) -> PostgresStatus {
-        let Some(data) = &self.data else { return PostgresStatus::Empty };
+        let Some(data) = &self.data else {
+            return PostgresStatus::Empty;
+        };
         if let (Some(clone_would_cure), false) = (self.unusable, self.runs()) {
             let why = "it is of another major version".to_owned();
-            return PostgresStatus::Unusable { why, clone_would_cure };
+            return PostgresStatus::Unusable {
+                why,
+                clone_would_cure,
+            };
         }
         if self.runs() && self.dies_at.is_some() {
             return PostgresStatus::Stopping;
         }
         if let (true, Some(since)) = (self.runs(), self.wedged_since) {
             let was_primary = self.writable().is_some();
-            return PostgresStatus::Unresponsive { for_ms: (now - since) / 1000, was_primary };
+            return PostgresStatus::Unresponsive {
+                for_ms: (now - since) / 1000,
+                was_primary,
+            };
         }
         match &self.process {
             Process::None => PostgresStatus::Stopped(stopped(data)),
@@ -250,7 +267,11 @@ fn stopped(data: &Data) -> Stopped {
         was_in_recovery: data.was_in_recovery,
         checkpoint_timeline: data.timeline(),
         checkpoint: data.redo,
-        min_recovery_end: if data.was_in_recovery { flushed } else { Lsn::ZERO },
+        min_recovery_end: if data.was_in_recovery {
+            flushed
+        } else {
+            Lsn::ZERO
+        },
         min_recovery_timeline: data.was_in_recovery.then(|| data.timeline()),
         has_signal: data.has_signal,
     }
@@ -273,9 +294,10 @@ fn standby(data: &Data, recovery: &Recovery, names: &[MemberName]) -> PostgresSt
         replay_paused: false,
         receiver,
         at_end_of_wal: recovery.replayed == data.end,
-        follows: recovery
-            .follows
-            .map(|to| Follows { member: names[to.member].clone(), epoch: to.epoch }),
+        follows: recovery.follows.map(|to| Follows {
+            member: names[to.member].clone(),
+            epoch: to.epoch,
+        }),
         started_unix_ms: 0,
     })
 }

@@ -60,12 +60,21 @@ pub struct Truth {
 
 impl Truth {
     pub fn newest(&self) -> &Rc<ClusterState> {
-        self.states.last().expect("the state before the first entry is always there")
+        self.states
+            .last()
+            .expect("the state before the first entry is always there")
     }
 
     pub fn new_entry(&mut self, vote: LeaderVote, command: Command) -> u32 {
-        let stamp = Stamp { version: COMMAND_VERSION, at_unix_ms: 0, command };
-        self.arena.push(Entry { vote, stamp: Rc::new(stamp) });
+        let stamp = Stamp {
+            version: COMMAND_VERSION,
+            at_unix_ms: 0,
+            command,
+        };
+        self.arena.push(Entry {
+            vote,
+            stamp: Rc::new(stamp),
+        });
         (self.arena.len() - 1) as u32
     }
 
@@ -76,13 +85,17 @@ impl Truth {
         let mut next = ClusterState::clone(self.newest());
         let outcome = apply(&mut next, index, &stamp);
         let again = apply(&mut self.shadow, index, &stamp);
-        let mut broken: Vec<String> =
-            invariants::check(&next).into_iter().map(|text| format!("S2 S9: {text}")).collect();
+        let mut broken: Vec<String> = invariants::check(&next)
+            .into_iter()
+            .map(|text| format!("S2 S9: {text}"))
+            .collect();
         if again != outcome || self.shadow != next {
             broken.push(format!("S1: apply gave two answers at index {index}"));
         }
         if outcome.is_err() && next != **self.newest() {
-            broken.push(format!("S1: a rejected command changed the truth at index {index}"));
+            broken.push(format!(
+                "S1: a rejected command changed the truth at index {index}"
+            ));
         }
         self.committed.push(place);
         self.states.push(Rc::new(next));
@@ -103,7 +116,9 @@ impl World {
 
     /// A count of acknowledgements, as bits, is a majority of the voters.
     pub fn is_majority_mask(&self, mask: u32) -> bool {
-        let nodes: Vec<usize> = (0..self.nodes.len()).filter(|n| mask & (1 << n) != 0).collect();
+        let nodes: Vec<usize> = (0..self.nodes.len())
+            .filter(|n| mask & (1 << n) != 0)
+            .collect();
         self.is_majority(&nodes)
     }
 
@@ -133,14 +148,20 @@ impl World {
             return;
         }
         let times = self.state_of(node).settings.times();
-        let (least, most) = (times.election_min.as_micros(), times.election_max.as_micros());
+        let (least, most) = (
+            times.election_min.as_micros(),
+            times.election_max.as_micros(),
+        );
         let patience = self.random.between(least as u64, most as u64);
         let raft = &mut self.nodes[node].raft;
         raft.patience = patience;
         raft.last_heard = self.now;
         raft.leading = None;
         raft.highest_term += 1;
-        let vote = LeaderVote { term: raft.highest_term, node: self.nodes[node].id.0 };
+        let vote = LeaderVote {
+            term: raft.highest_term,
+            node: self.nodes[node].id.0,
+        };
         self.nodes[node].raft.ballot = Some(vote);
         let mine = self.last_log(node);
         let mut votes = vec![node];
@@ -179,12 +200,19 @@ impl World {
 
     fn last_log(&self, node: usize) -> (Option<LeaderVote>, usize) {
         let log = &self.nodes[node].raft.log;
-        (log.last().map(|place| self.truth.arena[*place as usize].vote), log.len())
+        (
+            log.last()
+                .map(|place| self.truth.arena[*place as usize].vote),
+            log.len(),
+        )
     }
 
     /// Leads under `vote` from now on, by election or by resuming after a restart.
     pub fn become_leader(&mut self, node: usize, vote: LeaderVote) {
-        let noop = Command::Noop { by: self.nodes[node].id, start: String::new() };
+        let noop = Command::Noop {
+            by: self.nodes[node].id,
+            start: String::new(),
+        };
         let place = self.truth.new_entry(vote, noop);
         let lease = self.state_of(node).longest_lease();
         let now = self.local(node);
@@ -220,7 +248,9 @@ impl World {
 
     /// One heartbeat: append to everybody reachable, commit what a quorum has.
     pub fn beat(&mut self, node: usize) {
-        let Some(vote) = self.nodes[node].raft.leading else { return };
+        let Some(vote) = self.nodes[node].raft.leading else {
+            return;
+        };
         let times = self.state_of(node).settings.times();
         self.nodes[node].raft.next_beat = self.now + times.heartbeat.as_micros() as u64;
         let quiet = self.now.saturating_sub(self.nodes[node].raft.quorum_at);
@@ -266,7 +296,13 @@ impl World {
         self.obey(other, vote);
         let committed = self.nodes[leader].raft.committed;
         let (from, to) = pair(&mut self.nodes, leader, other);
-        let keep = from.raft.log.iter().zip(&to.raft.log).take_while(|(a, b)| a == b).count();
+        let keep = from
+            .raft
+            .log
+            .iter()
+            .zip(&to.raft.log)
+            .take_while(|(a, b)| a == b)
+            .count();
         if keep < from.raft.log.len() {
             to.raft.log.truncate(keep);
             to.raft.log.extend_from_slice(&from.raft.log[keep..]);

@@ -44,7 +44,11 @@ fn setup_of(random: &mut Random) -> Setup {
         6..8 => (2, true),
         _ => (5, false),
     };
-    let preset = if random.chance(600) { Preset::Fast } else { Preset::Lan };
+    let preset = if random.chance(600) {
+        Preset::Fast
+    } else {
+        Preset::Lan
+    };
     let mut tags = vec![Tags::default(); databases];
     if databases > 2 && random.chance(150) {
         tags[random.index(databases)].nofailover = true;
@@ -57,7 +61,13 @@ fn setup_of(random: &mut Random) -> Setup {
         1 => 2,
         _ => 0,
     };
-    Setup { databases, has_witness, preset, tags, brings }
+    Setup {
+        databases,
+        has_witness,
+        preset,
+        tags,
+        brings,
+    }
 }
 
 /// Runs one schedule.
@@ -109,7 +119,9 @@ fn fail(seed: u64, outcome: &Outcome) -> ! {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
 }
 
 /// The sums over a run of schedules.
@@ -125,7 +137,11 @@ struct Sums {
 impl Sums {
     fn add(&mut self, seed: u64, outcome: &Outcome) {
         assert!(outcome.simulated >= LENGTH, "seed {seed} is too short");
-        assert!(outcome.faults >= LEAST_FAULTS, "seed {seed} has {} faults", outcome.faults);
+        assert!(
+            outcome.faults >= LEAST_FAULTS,
+            "seed {seed} has {} faults",
+            outcome.faults
+        );
         self.schedules += 1;
         self.changed += u64::from(outcome.changes > 0);
         self.changes += outcome.changes;
@@ -145,7 +161,11 @@ impl Sums {
             return;
         }
         let missing = self.coverage.missing();
-        assert!(missing.is_empty(), "never seen in {} schedules: {missing:?}", self.schedules);
+        assert!(
+            missing.is_empty(),
+            "never seen in {} schedules: {missing:?}",
+            self.schedules
+        );
     }
 }
 
@@ -161,8 +181,12 @@ fn schedules_keep_every_property() {
     let keeps_going = std::env::var("SIM_KEEP_GOING").is_ok();
     let began = Instant::now();
     let mut sums = Sums::default();
-    let known = include_str!("seeds.txt").lines().filter_map(|line| line.split(' ').next());
-    let known = known.filter_map(|word| word.parse().ok()).filter(|_| number("SIM_FIRST").is_none());
+    let known = include_str!("seeds.txt")
+        .lines()
+        .filter_map(|line| line.split(' ').next());
+    let known = known
+        .filter_map(|word| word.parse().ok())
+        .filter(|_| number("SIM_FIRST").is_none());
     for seed in known.chain(first..first + count) {
         let outcome = run(seed, Mutant::None, false);
         if !outcome.violations.is_empty() && keeps_going {

@@ -32,7 +32,10 @@ fn setup_of(words: &[&str]) -> Setup {
             member => {
                 setup.databases += 1;
                 let nofailover = member.ends_with("(nofailover)");
-                setup.tags.push(Tags { nofailover, ..Tags::default() });
+                setup.tags.push(Tags {
+                    nofailover,
+                    ..Tags::default()
+                });
             }
         }
     }
@@ -64,7 +67,11 @@ impl Case {
 
     fn ask(&mut self, kind: RequestKind) {
         let id = self.world.new_request();
-        self.world.operator(Command::Ask { id, kind, by: "operator".to_owned() });
+        self.world.operator(Command::Ask {
+            id,
+            kind,
+            by: "operator".to_owned(),
+        });
     }
 
     fn run(&mut self, line: &str) {
@@ -98,8 +105,9 @@ impl Case {
             "wiped" => self.world.wipe(member()),
             "cut" => {
                 let node = member();
-                let groups: Vec<u8> =
-                    (0..self.world.nodes.len()).map(|other| u8::from(other == node)).collect();
+                let groups: Vec<u8> = (0..self.world.nodes.len())
+                    .map(|other| u8::from(other == node))
+                    .collect();
                 self.world.network.split(&groups);
             }
             "heal" => self.world.network.heal(),
@@ -120,15 +128,29 @@ impl Case {
             "restart" => self.ask(RequestKind::Restart { member: name() }),
             "reinit" => self.ask(RequestKind::Reinit { member: name() }),
             "call-off" => {
-                let open = self.world.truth.newest().moving_request().map(|r| r.id.clone());
-                let outcome = RequestOutcome::Failed { why: "cancelled by operator".to_owned() };
-                self.world.operator(Command::End { id: open.expect("an open one"), outcome });
+                let open = self
+                    .world
+                    .truth
+                    .newest()
+                    .moving_request()
+                    .map(|r| r.id.clone());
+                let outcome = RequestOutcome::Failed {
+                    why: "cancelled by operator".to_owned(),
+                };
+                self.world.operator(Command::End {
+                    id: open.expect("an open one"),
+                    outcome,
+                });
             }
             "pause" => self.world.operator(Command::Pause { by: by() }),
             "resume" => self.world.operator(Command::Resume { by: by() }),
             "replace" => {
                 let (member, peer) = (name(), String::new());
-                self.world.operator(Command::ReplaceMember { member, peer, by: by() });
+                self.world.operator(Command::ReplaceMember {
+                    member,
+                    peer,
+                    by: by(),
+                });
             }
             other => panic!("a case knows no command `{other}`"),
         }
@@ -142,13 +164,20 @@ impl Case {
             let timeline = data.timeline().next();
             data.line.push((timeline, data.end));
         }
-        postgres.process =
-            Process::Writable(crate::postgres::Writable { fork: Lsn::ZERO, is_open: false });
+        postgres.process = Process::Writable(crate::postgres::Writable {
+            fork: Lsn::ZERO,
+            is_open: false,
+        });
         let status = postgres.status(self.world.now, &self.world.names);
-        let look = crate::member::Look { postgres: status, ..look };
+        let look = crate::member::Look {
+            postgres: status,
+            ..look
+        };
         let verdict = cluster_core::decide::decide_member(&self.world.view(node, &look));
         let text = crate::actions::sentence(&verdict.action);
-        self.world.say(node, || format!("would do: {text} [{}]", verdict.reason.code()));
+        self.world.say(node, || {
+            format!("would do: {text} [{}]", verdict.reason.code())
+        });
     }
 
     fn trace(&self) -> &[String] {
@@ -175,13 +204,21 @@ impl Case {
     fn standing(&self) -> String {
         let truth = self.world.truth.newest();
         let primary = match self.world.open_primary() {
-            Some(node) => format!("{} is primary in epoch {}", self.world.names[node], truth.epoch()),
+            Some(node) => format!(
+                "{} is primary in epoch {}",
+                self.world.names[node],
+                truth.epoch()
+            ),
             None => format!("no primary, epoch {}", truth.epoch()),
         };
         let unwell = self.world.unwell();
-        let unwell: Vec<&str> =
-            unwell.iter().filter_map(|text| text.split_once(": ").map(|(_, text)| text)).collect();
-        if unwell.is_empty() { format!("{primary}, all well") } else {
+        let unwell: Vec<&str> = unwell
+            .iter()
+            .filter_map(|text| text.split_once(": ").map(|(_, text)| text))
+            .collect();
+        if unwell.is_empty() {
+            format!("{primary}, all well")
+        } else {
             format!("{primary}; {}", unwell.join("; "))
         }
     }
@@ -212,11 +249,18 @@ fn replay(text: &str) -> String {
         match words.first() {
             None | Some(&"#") => {}
             Some(&"cluster") => case = Some(Case::new(&words[1..])),
-            Some(_) => case.as_mut().expect("a case begins with `cluster`").run(line),
+            Some(_) => case
+                .as_mut()
+                .expect("a case begins with `cluster`")
+                .run(line),
         }
     }
     if let Some(case) = case {
-        assert!(case.world.violations.is_empty(), "{:?}", case.world.violations);
+        assert!(
+            case.world.violations.is_empty(),
+            "{:?}",
+            case.world.violations
+        );
     }
     out
 }
@@ -244,7 +288,10 @@ fn every_case_goes_as_it_is_written() {
         if is_update {
             std::fs::write(&path, &now).expect("a writable case");
         } else if now != written {
-            let first = now.lines().zip(written.lines()).find(|(now, then)| now != then);
+            let first = now
+                .lines()
+                .zip(written.lines())
+                .find(|(now, then)| now != then);
             different.push(format!("{}: first difference {first:?}", path.display()));
         }
     }

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use cluster_core::change::command::Founder;
 use cluster_core::change::Command;
+use cluster_core::change::command::Founder;
 use cluster_core::model::lease::{Granter, Holder, LeaderVote, Moment, Preset};
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::{Durable, Seen};
 use cluster_core::model::{
-    ClusterId, ClusterState, Epoch, Generation, MemberKind, MemberName, NodeId, RequestId, Settings,
-    Tags,
+    ClusterId, ClusterState, Epoch, Generation, MemberKind, MemberName, NodeId, RequestId,
+    Settings, Tags,
 };
 
 use crate::actions::{Doing, Work};
@@ -277,7 +277,11 @@ impl World {
         }
         let names: Vec<MemberName> = nodes.iter().map(|node| node.name.clone()).collect();
         let voters = nodes.iter().map(|node| node.id).collect();
-        let truth = Truth { states: vec![Rc::default()], voters, ..Truth::default() };
+        let truth = Truth {
+            states: vec![Rc::default()],
+            voters,
+            ..Truth::default()
+        };
         let mut world = World {
             now: SECOND,
             random,
@@ -289,7 +293,10 @@ impl World {
             coverage: Coverage::default(),
             mutant,
             watch: Watch::new(count),
-            plan: Plan { writes: 100, ..Plan::default() },
+            plan: Plan {
+                writes: 100,
+                ..Plan::default()
+            },
             next_round: 0,
             next_number: 1,
             activated: BTreeSet::new(),
@@ -323,9 +330,15 @@ impl World {
                 generation: Generation(1),
             },
             members: founders,
-            settings: Box::new(Settings { preset: setup.preset, ..Settings::default() }),
+            settings: Box::new(Settings {
+                preset: setup.preset,
+                ..Settings::default()
+            }),
         };
-        let vote = LeaderVote { term: 1, node: self.nodes[0].id.0 };
+        let vote = LeaderVote {
+            term: 1,
+            node: self.nodes[0].id.0,
+        };
         for node in &mut self.nodes {
             node.raft.ballot = Some(vote);
             node.raft.highest_term = 1;
@@ -340,7 +353,11 @@ impl World {
 
     pub fn after(&mut self, delay: Micros, event: Event) {
         self.order += 1;
-        self.queue.push(Reverse(Due { at: self.now + delay, order: self.order, event }));
+        self.queue.push(Reverse(Due {
+            at: self.now + delay,
+            order: self.order,
+            event,
+        }));
     }
 
     /// Runs until `end`, or until something is violated.
@@ -351,7 +368,9 @@ impl World {
                 self.now = self.now.max(end);
                 return;
             }
-            let Some(Reverse(due)) = self.queue.pop() else { return };
+            let Some(Reverse(due)) = self.queue.pop() else {
+                return;
+            };
             self.now = due.at;
             self.happen(due.event);
             self.check_safety();
@@ -373,7 +392,9 @@ impl World {
             Event::Unwedge { node } => self.nodes[node].postgres.wedged_since = None,
             Event::StorageWorks { node } => self.nodes[node].storage_stuck = None,
             Event::HealNetwork => self.network.heal(),
-            Event::Resume => self.operator(Command::Resume { by: "sim".to_owned() }),
+            Event::Resume => self.operator(Command::Resume {
+                by: "sim".to_owned(),
+            }),
         }
     }
 
@@ -460,22 +481,36 @@ impl World {
                 && !host.host_frozen
                 && host.postgres.wedged_since.is_none()
                 && host.postgres.dies_at.is_none()
-                && host.postgres.writable().is_some_and(|writable| writable.is_open)
+                && host
+                    .postgres
+                    .writable()
+                    .is_some_and(|writable| writable.is_open)
         })
     }
 }
 
 fn new_node(place: usize, setup: &Setup, random: &mut Random) -> Node {
     let is_witness = place >= setup.databases;
-    let name = if is_witness { "w" } else { ["a", "b", "c", "d", "e"][place] };
+    let name = if is_witness {
+        "w"
+    } else {
+        ["a", "b", "c", "d", "e"][place]
+    };
     let mut postgres = Postgres::empty();
     if place < setup.brings {
         postgres.data = Some(crate::postgres::first_data(6_900_000_000 + place as u64));
     }
-    let clock = Clock { booted_at: 0, rate: random.between(995_000, 1_005_000) };
+    let clock = Clock {
+        booted_at: 0,
+        rate: random.between(995_000, 1_005_000),
+    };
     Node {
         name: name.parse().expect("a good name"),
-        kind: if is_witness { MemberKind::Witness } else { MemberKind::Database },
+        kind: if is_witness {
+            MemberKind::Witness
+        } else {
+            MemberKind::Database
+        },
         tags: setup.tags.get(place).cloned().unwrap_or_default(),
         id: NodeId(place as u64 + 1),
         clock,
@@ -485,7 +520,11 @@ fn new_node(place: usize, setup: &Setup, random: &mut Random) -> Node {
         daemon_frozen: false,
         thawed_until: 0,
         start: 1,
-        raft: RaftNode { patience: 400 * MS, last_heard: SECOND, ..RaftNode::default() },
+        raft: RaftNode {
+            patience: 400 * MS,
+            last_heard: SECOND,
+            ..RaftNode::default()
+        },
         lead: Lead::new(clock.read(SECOND)),
         durable: Durable::default(),
         holder: Holder::default(),

@@ -436,7 +436,12 @@ impl Guard {
             own: census.own.len(),
             foreign: foreign.clone(),
         });
-        (census.own.len(), is_quiet && census.is_empty(), None, foreign)
+        (
+            census.own.len(),
+            is_quiet && census.is_empty(),
+            None,
+            foreign,
+        )
     }
 }
 

@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
-    self, ConfigInputs, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
-    Upstream, WantedSlot, slot_name,
+    self, ConfigInputs, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
+    WantedSlot, slot_name,
 };
 
 use super::durable::{self, DurableRecord};
@@ -38,6 +38,8 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(25);
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// A clean stop, then immediate, then kill.
 const STOP_BUDGET: Duration = Duration::from_secs(60);
+/// So many looks in a row, a few milliseconds apart, without a client session: then none writes.
+const SILENT_LOOKS: u32 = 5;
 /// How long a rewound server may take to reach consistency.
 const REWOUND_START_LIMIT: Duration = Duration::from_secs(120);
 /// The source of a rewind has its first checkpoint by then.
@@ -82,7 +84,10 @@ pub enum Error {
 }
 
 fn doing(what: &'static str) -> impl FnOnce(postgres::Error) -> Error {
-    move |source| Error::Postgres { doing: what, source }
+    move |source| Error::Postgres {
+        doing: what,
+        source,
+    }
 }
 
 /// What the loop must remember of an action that ended well.
@@ -154,56 +159,88 @@ impl Actor {
             Action::Initdb => self.initdb().await,
             Action::Adopt => self.new_incarnation().await.map(|_| Done::Plain),
             Action::Promise { epoch } => {
-                self.durable.change(move |kept| kept.min_epoch = kept.min_epoch.max(epoch)).await?;
+                self.durable
+                    .change(move |kept| kept.min_epoch = kept.min_epoch.max(epoch))
+                    .await?;
                 Ok(Done::Plain)
             }
             Action::Detach { .. } => {
-                self.postgres.detach(DETACH_LIMIT).await.map_err(doing("stop receiving WAL"))?;
+                self.postgres
+                    .detach(DETACH_LIMIT)
+                    .await
+                    .map_err(doing("stop receiving WAL"))?;
                 Ok(Done::Plain)
             }
             Action::ReadEndOfWal { target } => self.read_end_of_wal(target, &context).await,
             Action::StartSealed => {
                 let inputs = self.inputs(&context.state);
-                self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+                self.postgres
+                    .start_standby(&inputs)
+                    .await
+                    .map_err(doing("start PostgreSQL"))?;
                 Ok(Done::Plain)
             }
             Action::Attach { to, epoch } => self.attach(&to, epoch, &context).await,
             Action::StopDiverged => {
-                self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+                self.postgres
+                    .stop_budgeted(STOP_BUDGET)
+                    .await
+                    .map_err(doing("stop PostgreSQL"))?;
                 Ok(Done::NeedsRewind)
             }
             Action::Rewind { from, epoch } => self.rewind(&from, epoch, &context).await,
-            Action::Clone { from, epoch, request } => {
-                self.clone_from(&from, epoch, request, context).await
-            }
-            Action::Promote { epoch, timeline, start } => {
-                self.promote(epoch, timeline, start, &context).await
-            }
+            Action::Clone {
+                from,
+                epoch,
+                request,
+            } => self.clone_from(&from, epoch, request, context).await,
+            Action::Promote {
+                epoch,
+                timeline,
+                start,
+            } => self.promote(epoch, timeline, start, &context).await,
             Action::Prepare { epoch } => self.prepare(epoch, &context.state).await,
             Action::Tell(command) => self.tell(*command).await,
             Action::RestoreSignal => {
-                self.postgres.put_standby_signal().map_err(doing("write standby.signal"))?;
+                self.postgres
+                    .put_standby_signal()
+                    .map_err(doing("write standby.signal"))?;
                 Ok(Done::Plain)
             }
             Action::Open { .. } => {
-                self.postgres.open_gate().await.map_err(doing("let clients in"))?;
+                self.postgres
+                    .open_gate()
+                    .await
+                    .map_err(doing("let clients in"))?;
                 Ok(Done::Plain)
             }
             Action::Drain { request, to } => self.drain(request, &to).await,
             Action::Undrain => {
-                self.postgres.open_gate().await.map_err(doing("let clients in"))?;
+                self.postgres
+                    .open_gate()
+                    .await
+                    .map_err(doing("let clients in"))?;
                 Ok(Done::Undrained)
             }
             Action::MarkUsed { epoch } => self.mark_used(epoch).await.map(|()| Done::Plain),
             Action::Fence { why } => self.fence(&why, &context.state).await,
             Action::KillForeign => {
-                self.guard.kill_foreign().await.map_err(|error| Error::Guard(error.to_string()))?;
+                self.guard
+                    .kill_foreign()
+                    .await
+                    .map_err(|error| Error::Guard(error.to_string()))?;
                 Ok(Done::Plain)
             }
             Action::RestartStandby { request } => {
-                self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+                self.postgres
+                    .stop_budgeted(STOP_BUDGET)
+                    .await
+                    .map_err(doing("stop PostgreSQL"))?;
                 let inputs = self.inputs(&context.state);
-                self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+                self.postgres
+                    .start_standby(&inputs)
+                    .await
+                    .map_err(doing("start PostgreSQL"))?;
                 Ok(Done::RequestDone(request))
             }
             Action::Reload { request } => {
@@ -214,7 +251,10 @@ impl Actor {
                     gate: before.gate,
                     ..self.inputs(&context.state)
                 };
-                self.postgres.apply_config(&inputs).await.map_err(doing("reload PostgreSQL"))?;
+                self.postgres
+                    .apply_config(&inputs)
+                    .await
+                    .map_err(doing("reload PostgreSQL"))?;
                 Ok(Done::RequestDone(request))
             }
         }
@@ -228,7 +268,11 @@ impl Actor {
             .filter(|(name, member)| **name != self.me && member.kind == MemberKind::Database)
             .filter_map(|(name, member)| hba_address(name, &member.addresses.postgres))
             .collect();
-        ConfigInputs { parameters: state.settings.parameters.clone(), members, ..ConfigInputs::default() }
+        ConfigInputs {
+            parameters: state.settings.parameters.clone(),
+            members,
+            ..ConfigInputs::default()
+        }
     }
 
     async fn new_incarnation(&self) -> Result<Incarnation, Error> {
@@ -244,8 +288,13 @@ impl Actor {
     }
 
     async fn initdb(&self) -> Result<Done, Error> {
-        self.durable.change(|kept| kept.marker = Some(Marker::Initdb)).await?;
-        self.postgres.initdb().await.map_err(doing("make the first data directory"))?;
+        self.durable
+            .change(|kept| kept.marker = Some(Marker::Initdb))
+            .await?;
+        self.postgres
+            .initdb()
+            .await
+            .map_err(doing("make the first data directory"))?;
         self.new_incarnation().await?;
         Ok(Done::Plain)
     }
@@ -254,13 +303,25 @@ impl Actor {
     /// if that is the beginning of something, else from its last checkpoint.
     async fn read_end_of_wal(&self, target: Epoch, context: &Context) -> Result<Done, Error> {
         let kept = self.durable.get();
-        let incarnation =
-            kept.incarnation.ok_or_else(|| Error::Unknown("no data directory".to_owned()))?;
-        let control = self.postgres.control_data().await.map_err(doing("read the control file"))?;
-        let promoted = context.state.ledger.of_epoch(kept.promoted).map(|entry| entry.timeline);
+        let incarnation = kept
+            .incarnation
+            .ok_or_else(|| Error::Unknown("no data directory".to_owned()))?;
+        let control = self
+            .postgres
+            .control_data()
+            .await
+            .map_err(doing("read the control file"))?;
+        let promoted = context
+            .state
+            .ledger
+            .of_epoch(kept.promoted)
+            .map(|entry| entry.timeline);
         let own = match promoted {
             Some(timeline) => {
-                let fork = self.postgres.fork_of(timeline).map_err(doing("read the history"))?;
+                let fork = self
+                    .postgres
+                    .fork_of(timeline)
+                    .map_err(doing("read the history"))?;
                 fork.map(|fork| (timeline, fork))
             }
             None => None,
@@ -271,7 +332,11 @@ impl Actor {
         if let Some((seen, flushed)) = context.last_flush
             && seen == timeline
         {
-            end = self.postgres.end_of_wal_on_disk(flushed, timeline).await.ok();
+            end = self
+                .postgres
+                .end_of_wal_on_disk(flushed, timeline)
+                .await
+                .ok();
         }
         let end = match end {
             Some(end) => end,
@@ -282,10 +347,22 @@ impl Actor {
                 .map_err(doing("read the end of WAL"))?,
         };
         let member = self.me.clone();
-        Ok(Done::Sealed(SealReport { member, incarnation, target, timeline, end, is_running: false }))
+        Ok(Done::Sealed(SealReport {
+            member,
+            incarnation,
+            target,
+            timeline,
+            end,
+            is_running: false,
+        }))
     }
 
-    fn upstream(&self, to: &MemberName, epoch: Epoch, state: &ClusterState) -> Result<Upstream, Error> {
+    fn upstream(
+        &self,
+        to: &MemberName,
+        epoch: Epoch,
+        state: &ClusterState,
+    ) -> Result<Upstream, Error> {
         let address = state
             .members
             .get(to)
@@ -294,17 +371,31 @@ impl Actor {
         let (host, port) = address
             .rsplit_once(':')
             .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
-            .ok_or_else(|| Error::Unknown(format!("where {to}'s PostgreSQL listens is not known")))?;
+            .ok_or_else(|| {
+                Error::Unknown(format!("where {to}'s PostgreSQL listens is not known"))
+            })?;
         let incarnation = self
             .durable
             .get()
             .incarnation
             // A clone has none yet; the name it streams the copy under is in no rule.
             .unwrap_or(Incarnation(0));
-        Ok(Upstream { member: to.clone(), host, port, epoch, incarnation, slot: Some(slot_name(&self.me)) })
+        Ok(Upstream {
+            member: to.clone(),
+            host,
+            port,
+            epoch,
+            incarnation,
+            slot: Some(slot_name(&self.me)),
+        })
     }
 
-    async fn attach(&self, to: &MemberName, epoch: Epoch, context: &Context) -> Result<Done, Error> {
+    async fn attach(
+        &self,
+        to: &MemberName,
+        epoch: Epoch,
+        context: &Context,
+    ) -> Result<Done, Error> {
         let upstream = self.upstream(to, epoch, &context.state)?;
         // Following e is a promise too: nothing older is ever acknowledged again.
         let kept = self
@@ -315,25 +406,45 @@ impl Actor {
             })
             .await?;
         if kept.min_epoch > epoch {
-            return Err(Error::Unknown(format!("a newer epoch than {epoch} was promised")));
+            return Err(Error::Unknown(format!(
+                "a newer epoch than {epoch} was promised"
+            )));
         }
         let inputs = ConfigInputs {
             upstream: Some(upstream),
             gate: Gate::Open,
             ..self.inputs(&context.state)
         };
-        self.postgres.apply_config(&inputs).await.map_err(doing("follow the primary"))?;
+        self.postgres
+            .apply_config(&inputs)
+            .await
+            .map_err(doing("follow the primary"))?;
         Ok(Done::Plain)
     }
 
-    async fn rewind(&self, from: &MemberName, epoch: Epoch, context: &Context) -> Result<Done, Error> {
+    async fn rewind(
+        &self,
+        from: &MemberName,
+        epoch: Epoch,
+        context: &Context,
+    ) -> Result<Done, Error> {
         let upstream = self.upstream(from, epoch, &context.state)?;
         self.wait_for_checkpoint(from, epoch).await?;
-        let control = self.postgres.control_data().await.map_err(doing("read the control file"))?;
-        let timeline = control.min_recovery_timeline.unwrap_or(control.checkpoint_timeline);
+        let control = self
+            .postgres
+            .control_data()
+            .await
+            .map_err(doing("read the control file"))?;
+        let timeline = control
+            .min_recovery_timeline
+            .unwrap_or(control.checkpoint_timeline);
         let reign = context.state.followable();
         let target = reign.map(|reign| reign.timeline).unwrap_or(timeline);
-        let fork = match context.state.ledger.relation(timeline, control.min_recovery_end, target) {
+        let fork = match context
+            .state
+            .ledger
+            .relation(timeline, control.min_recovery_end, target)
+        {
             cluster_core::model::ledger::Relation::Diverged { fork } => fork,
             _ => return Err(Error::Unknown("it has not diverged".to_owned())),
         };
@@ -348,7 +459,10 @@ impl Actor {
                 tracing::warn!(why, "a rewind is not possible");
                 Ok(Done::RewindImpossible)
             }
-            Err(source) => Err(Error::Postgres { doing: "rewind", source }),
+            Err(source) => Err(Error::Postgres {
+                doing: "rewind",
+                source,
+            }),
         }
     }
 
@@ -361,8 +475,14 @@ impl Actor {
         context: &Context,
     ) -> Result<(), Error> {
         let upstream = self.upstream(from, epoch, &context.state)?;
-        let inputs = ConfigInputs { upstream: Some(upstream), ..self.inputs(&context.state) };
-        self.postgres.start_standby(&inputs).await.map_err(doing("start PostgreSQL"))?;
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..self.inputs(&context.state)
+        };
+        self.postgres
+            .start_standby(&inputs)
+            .await
+            .map_err(doing("start PostgreSQL"))?;
         let answers = self.postgres.wait_answering(REWOUND_START_LIMIT).await;
         answers.map_err(doing("wait for the rewound server"))?;
         self.attach(from, epoch, context).await.map(drop)
@@ -373,12 +493,17 @@ impl Actor {
         let mut merged = self.merged.clone();
         let limit = SOURCE_CHECKPOINT_LIMIT;
         let seen = merged.wait_for(|reports| {
-            reports.get(from).is_some_and(|seen| seen.report.checkpointed >= epoch)
+            reports
+                .get(from)
+                .is_some_and(|seen| seen.report.checkpointed >= epoch)
         });
         match timeout(limit, seen).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_closed)) => Err(Error::Unknown("this daemon is stopping".to_owned())),
-            Err(_elapsed) => Err(Error::TimedOut { what: "the checkpoint of the source", limit }),
+            Err(_elapsed) => Err(Error::TimedOut {
+                what: "the checkpoint of the source",
+                limit,
+            }),
         }
     }
 
@@ -390,11 +515,23 @@ impl Actor {
         context: Context,
     ) -> Result<Done, Error> {
         let upstream = self.upstream(from, epoch, &context.state)?;
-        let upstream = Upstream { slot: None, ..upstream };
-        self.postgres.stop_budgeted(STOP_BUDGET).await.map_err(doing("stop PostgreSQL"))?;
+        let upstream = Upstream {
+            slot: None,
+            ..upstream
+        };
+        self.postgres
+            .stop_budgeted(STOP_BUDGET)
+            .await
+            .map_err(doing("stop PostgreSQL"))?;
         let inputs = self.inputs(&context.state);
-        self.postgres.apply_config(&inputs).await.map_err(doing("write the configuration"))?;
-        self.postgres.clone_from(&upstream, context.progress).await.map_err(doing("clone"))?;
+        self.postgres
+            .apply_config(&inputs)
+            .await
+            .map_err(doing("write the configuration"))?;
+        self.postgres
+            .clone_from(&upstream, context.progress)
+            .await
+            .map_err(doing("clone"))?;
         self.new_incarnation().await?;
         Ok(Done::Rejoined { request })
     }
@@ -413,9 +550,16 @@ impl Actor {
                 kept.promoted = epoch;
             })
             .await?;
-        self.wait_until_armed(epoch, context.times.renew * 4).await?;
-        if !self.lease.holder().may_promote(epoch, now(), &context.times) {
-            return self.give_up(format!("the lease of epoch {epoch} is not fresh")).await;
+        self.wait_until_armed(epoch, context.times.renew * 4)
+            .await?;
+        if !self
+            .lease
+            .holder()
+            .may_promote(epoch, now(), &context.times)
+        {
+            return self
+                .give_up(format!("the lease of epoch {epoch} is not fresh"))
+                .await;
         }
         let is_k0 = context
             .state
@@ -424,8 +568,15 @@ impl Actor {
             .rev()
             .find(|rule| rule.epoch == epoch)
             .is_some_and(|rule| rule.k == 0);
-        let sync_names = if is_k0 { String::new() } else { FENCE.to_owned() };
-        let inputs = ConfigInputs { sync_names, ..self.inputs(&context.state) };
+        let sync_names = if is_k0 {
+            String::new()
+        } else {
+            FENCE.to_owned()
+        };
+        let inputs = ConfigInputs {
+            sync_names,
+            ..self.inputs(&context.state)
+        };
         let promoted = async {
             self.postgres.apply_config(&inputs).await?;
             self.postgres.promote(epoch, timeline, PROMOTE_LIMIT).await
@@ -433,12 +584,16 @@ impl Actor {
         match promoted.await {
             Ok(promotion) if promotion.fork == start => Ok(Done::Plain),
             Ok(promotion) => {
-                self.give_up(format!("it forked at {}, not at {start}", promotion.fork)).await
+                self.give_up(format!("it forked at {}, not at {start}", promotion.fork))
+                    .await
             }
             Err(source) => {
                 tracing::warn!(error = %source, "the promotion failed; the server is killed");
                 let _ = self.postgres.kill("a promotion failed").await;
-                Err(Error::Postgres { doing: "promote", source })
+                Err(Error::Postgres {
+                    doing: "promote",
+                    source,
+                })
             }
         }
     }
@@ -456,7 +611,10 @@ impl Actor {
                 return Ok(());
             }
             if begin.elapsed() > limit {
-                return Err(Error::TimedOut { what: "arming the guard", limit });
+                return Err(Error::TimedOut {
+                    what: "arming the guard",
+                    limit,
+                });
             }
             sleep(STEP).await;
         }
@@ -465,22 +623,33 @@ impl Actor {
     /// The first primary of a cluster makes the roles; every primary has a slot for every member.
     async fn prepare(&self, epoch: Epoch, state: &ClusterState) -> Result<Done, Error> {
         if state.ledger.entries.len() == 1 {
-            self.postgres.create_roles().await.map_err(doing("create the roles"))?;
+            self.postgres
+                .create_roles()
+                .await
+                .map_err(doing("create the roles"))?;
         }
         let wanted = wanted_slots(&self.me, state, &[]);
-        self.postgres.apply_slots(&wanted).await.map_err(doing("make the slots"))?;
+        self.postgres
+            .apply_slots(&wanted)
+            .await
+            .map_err(doing("make the slots"))?;
         Ok(Done::Prepared(epoch))
     }
 
     async fn tell(&self, command: Command) -> Result<Done, Error> {
         match timeout(TELL_LIMIT, self.proposer.propose(command)).await {
             Ok(told) => told.map(|()| Done::Plain).map_err(Error::from),
-            Err(_elapsed) => Err(Error::TimedOut { what: "telling the leader", limit: TELL_LIMIT }),
+            Err(_elapsed) => Err(Error::TimedOut {
+                what: "telling the leader",
+                limit: TELL_LIMIT,
+            }),
         }
     }
 
     async fn mark_used(&self, epoch: Epoch) -> Result<(), Error> {
-        self.durable.change(move |kept| kept.used = kept.used.max(epoch)).await?;
+        self.durable
+            .change(move |kept| kept.used = kept.used.max(epoch))
+            .await?;
         Ok(())
     }
 
@@ -496,17 +665,33 @@ impl Actor {
             }
         }
         let _ = self.postgres.cancel_tools().await;
-        self.postgres.kill(why).await.map_err(doing("kill PostgreSQL"))?;
+        self.postgres
+            .kill(why)
+            .await
+            .map_err(doing("kill PostgreSQL"))?;
         Ok(Done::Plain)
     }
 
     /// Checkpoint first, while clients still write; then the gap begins.
     async fn drain(&self, request: RequestId, to: &MemberName) -> Result<Done, Error> {
-        self.postgres.checkpoint(CHECKPOINT_LIMIT).await.map_err(doing("checkpoint"))?;
-        self.postgres.close_gate().await.map_err(doing("keep clients out"))?;
-        self.postgres.end_client_sessions().await.map_err(doing("end client sessions"))?;
+        self.postgres
+            .checkpoint(CHECKPOINT_LIMIT)
+            .await
+            .map_err(doing("checkpoint"))?;
+        self.postgres
+            .close_gate()
+            .await
+            .map_err(doing("keep clients out"))?;
         let begin = Instant::now();
+        let mut looks_without_sessions = 0_u32;
         loop {
+            // A session told to end may finish its commit first, and one that was logging in while
+            // the gate closed is not seen yet: only a silence that lasts means that nobody writes.
+            let told = self.postgres.end_client_sessions().await;
+            match told.map_err(doing("end client sessions"))? {
+                0 => looks_without_sessions += 1,
+                _ => looks_without_sessions = 0,
+            }
             let looked = observe(&self.postgres, &self.guard).await;
             let PostgresStatus::Primary(primary) = looked.postgres else {
                 return Err(Error::Unknown("it is no primary any more".to_owned()));
@@ -515,11 +700,14 @@ impl Actor {
             let has_all = primary.senders.iter().any(|sender| {
                 sender.application_name.starts_with(&prefix) && sender.flushed >= primary.flushed
             });
-            if has_all {
+            if has_all && looks_without_sessions >= SILENT_LOOKS {
                 return Ok(Done::Drained(request, primary.flushed));
             }
             if begin.elapsed() > DRAIN_LIMIT {
-                return Err(Error::TimedOut { what: "draining", limit: DRAIN_LIMIT });
+                return Err(Error::TimedOut {
+                    what: "draining",
+                    limit: DRAIN_LIMIT,
+                });
             }
             sleep(Duration::from_millis(2)).await;
         }
@@ -532,11 +720,18 @@ fn hba_address(name: &MemberName, address: &str) -> Option<MemberAddress> {
     let mut addresses: Vec<std::net::IpAddr> = host.parse().into_iter().collect();
     // Between loopback addresses of one host every connection comes from the first of them.
     let first = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    if addresses.iter().any(|address| address.is_loopback() && *address != first) {
+    if addresses
+        .iter()
+        .any(|address| address.is_loopback() && *address != first)
+    {
         addresses.push(first);
     }
     let host_name = addresses.is_empty().then(|| host.to_owned());
-    Some(MemberAddress { member: name.clone(), addresses, host_name })
+    Some(MemberAddress {
+        member: name.clone(),
+        addresses,
+        host_name,
+    })
 }
 
 /// A slot for every other member with a PostgreSQL, moved along to where that member is known to be.
@@ -550,7 +745,10 @@ pub fn wanted_slots(
         .filter(|(name, _)| *name != me)
         .map(|(name, _)| WantedSlot {
             name: slot_name(name),
-            reached: reached.iter().find(|(known, _)| known == name).map(|(_, lsn)| *lsn),
+            reached: reached
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, lsn)| *lsn),
         })
         .collect()
 }

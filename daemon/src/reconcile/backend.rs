@@ -13,9 +13,7 @@ use cluster_core::model::{MemberName, MemberReport, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use crate::board::{Propose, ProposeError, VerdictLine};
-use crate::exchange::{
-    AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest,
-};
+use crate::exchange::{AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest};
 use crate::lease::{LeaseKeeper, RenewOrder, RenewOutcome, now};
 use crate::peers::{Peers, Target};
 use crate::raft::{ClusterStore, ProposeError as RaftProposeError, RenewRefused};
@@ -82,11 +80,19 @@ impl Backend {
         };
         let (name, member) = applied.state.member_of(leader)?;
         let address = told.unwrap_or_else(|| member.addresses.peer.clone());
-        Some(LeaderAt { identity, name: name.clone(), address })
+        Some(LeaderAt {
+            identity,
+            name: name.clone(),
+            address,
+        })
     }
 
     fn name_of(&self, node: Option<NodeId>) -> Option<MemberName> {
-        self.store.state().state.member_of(node?).map(|(name, _)| name.clone())
+        self.store
+            .state()
+            .state
+            .member_of(node?)
+            .map(|(name, _)| name.clone())
     }
 
     /// The merged view, when this process leads.
@@ -96,13 +102,21 @@ impl Backend {
             let role = role.borrow();
             (role.is_leader && role.is_ready).then_some(role.term)?
         };
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let words = self
+            .words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let at = now();
         Some(MergedView {
             leader: self.me.clone(),
             term,
             reports: self.reports.seen(),
-            verdicts: words.verdicts.iter().map(|line| AgedVerdict::of(line, at)).collect(),
+            verdicts: words
+                .verdicts
+                .iter()
+                .map(|line| AgedVerdict::of(line, at))
+                .collect(),
             last_failover: words.last_failover,
             failovers: words.failovers,
             applied_index: self.store.state().index,
@@ -138,8 +152,14 @@ impl Backend {
     /// Sends one renewal to whoever leads; the sending time was read before this.
     async fn renew_once(&self, order: RenewOrder, limit: Duration) -> RenewOutcome {
         if self.store.role().borrow().is_leader {
-            return match self.store.renew(&self.me, order.epoch, order.incarnation).await {
-                Ok(answer) => RenewOutcome::Confirmed { lease: answer.lease },
+            return match self
+                .store
+                .renew(&self.me, order.epoch, order.incarnation)
+                .await
+            {
+                Ok(answer) => RenewOutcome::Confirmed {
+                    lease: answer.lease,
+                },
                 Err(RenewRefused::NotGranted { why }) => {
                     tracing::warn!(epoch = %order.epoch, why, "own renewal refused");
                     RenewOutcome::Refused
@@ -194,7 +214,10 @@ impl Backend {
 
 /// Refusals of a ready, confirmed leader: this member holds nothing.
 fn is_final(code: &str) -> bool {
-    matches!(code, "revoked" | "wrong-epoch" | "wrong-holder" | "wrong-incarnation")
+    matches!(
+        code,
+        "revoked" | "wrong-epoch" | "wrong-holder" | "wrong-incarnation"
+    )
 }
 
 fn forwarded(error: RaftProposeError) -> ProposeError {
@@ -216,7 +239,9 @@ impl Propose for Backend {
             other => return other.map_err(forwarded),
         }
         let Some(leader) = self.leader().filter(|leader| leader.name != self.me) else {
-            return Err(ProposeError::NoLeader("no member is known to lead".to_owned()));
+            return Err(ProposeError::NoLeader(
+                "no member is known to lead".to_owned(),
+            ));
         };
         let target = Target {
             identity: &leader.identity,
@@ -274,7 +299,10 @@ impl PeerBackend for Backend {
     }
 
     async fn renew(&self, request: RenewRequest) -> RenewAnswer {
-        let answer = self.store.renew(&request.member, request.epoch, request.incarnation).await;
+        let answer = self
+            .store
+            .renew(&request.member, request.epoch, request.incarnation)
+            .await;
         let refused = match answer {
             Ok(answer) => {
                 return RenewAnswer::Confirmed {
@@ -284,7 +312,8 @@ impl PeerBackend for Backend {
             }
             Err(refused) => refused,
         };
-        self.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.refused
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let newest = self.store.state().state.epoch();
         let (code, leader) = match refused {
             RenewRefused::NotLeader { leader, .. } => ("not-leader", self.name_of(leader)),
@@ -334,9 +363,12 @@ impl Reporter {
                 changed = self.own.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep_until(due) => {}
             }
-            let Some(report) = self.own.borrow_and_update().clone() else { continue };
-            let is_news =
-                sent.as_ref().is_none_or(|before| super::reports::is_urgent(before, &report));
+            let Some(report) = self.own.borrow_and_update().clone() else {
+                continue;
+            };
+            let is_news = sent
+                .as_ref()
+                .is_none_or(|before| super::reports::is_urgent(before, &report));
             if !is_news && tokio::time::Instant::now() < due {
                 continue;
             }

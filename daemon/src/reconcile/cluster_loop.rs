@@ -129,7 +129,11 @@ impl ClusterLoop {
         };
         if memory.vote != Some(vote) {
             let grants = std::mem::take(&mut memory.grants);
-            *memory = Memory { vote: Some(vote), grants, ..Memory::new() };
+            *memory = Memory {
+                vote: Some(vote),
+                grants,
+                ..Memory::new()
+            };
             tracing::info!(term = vote.term, "leads");
         }
         let state = self.store.state().state.clone();
@@ -159,7 +163,11 @@ impl ClusterLoop {
             if let Some(task) = memory.replacing.take() {
                 task.abort();
             }
-            let mut words = self.backend.words.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut words = self
+                .backend
+                .words
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             words.verdicts.clear();
             words.asked_to_lead = None;
         }
@@ -225,8 +233,11 @@ impl ClusterLoop {
     ) -> T {
         let at = now();
         let voters: Vec<NodeId> = self.store.voters().into_iter().map(NodeId).collect();
-        let request_ages =
-            memory.requests.iter().map(|(id, (_, since))| (id.clone(), at.since(*since))).collect();
+        let request_ages = memory
+            .requests
+            .iter()
+            .map(|(id, (_, since))| (id.clone(), at.since(*since)))
+            .collect();
         let recent: Vec<Duration> = memory.grants.iter().map(|grant| at.since(*grant)).collect();
         let facts = self.store.granter(|granter, _| Facts {
             base_age: granter.base_age(),
@@ -248,7 +259,9 @@ impl ClusterLoop {
             grant_age: facts.grant_age,
             lease_waited_out: facts.lease_waited_out,
             wait_left: facts.wait_left,
-            ended_age: memory.ended.map_or(Duration::ZERO, |(_, since)| at.since(since)),
+            ended_age: memory
+                .ended
+                .map_or(Duration::ZERO, |(_, since)| at.since(since)),
             voters: &voters,
             learners: &[],
             elect_asked_age: memory.elect_asked.as_ref().map(|(_, when)| at.since(*when)),
@@ -282,7 +295,11 @@ impl ClusterLoop {
             }
             Verdict::Elect(member, reason) => {
                 tracing::info!(reason = reason.code(), "{reason}");
-                let mut words = self.backend.words.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut words = self
+                    .backend
+                    .words
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 words.asked_to_lead = Some(member.clone());
                 memory.elect_asked = Some((member, now()));
                 CALM
@@ -292,20 +309,32 @@ impl ClusterLoop {
 
     /// Learner, catch-up and swap are one task; the next turns see how far the voters are.
     fn change_voters(&self, memory: &mut Memory, change: &VoterChange, why: &str) {
-        if memory.replacing.as_ref().is_some_and(|task| !task.is_finished()) {
+        if memory
+            .replacing
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
             return;
         }
         let new = match change {
             VoterChange::AddLearner { node, .. } | VoterChange::Swap { new: node, .. } => *node,
         };
         let state = self.store.state().state.clone();
-        let joining = state.members.iter().find(|(_, member)| member.joining == Some(new));
-        let Some((name, member)) = joining else { return };
+        let joining = state
+            .members
+            .iter()
+            .find(|(_, member)| member.joining == Some(new));
+        let Some((name, member)) = joining else {
+            return;
+        };
         let (name, old, peer) = (name.clone(), member.node, member.addresses.peer.clone());
         tracing::info!(member = %name, "{why}");
         let store = self.store.clone();
         memory.replacing = Some(tokio::spawn(async move {
-            match store.replace_member(&name, &peer, old, new, REPLACE_LIMIT).await {
+            match store
+                .replace_member(&name, &peer, old, new, REPLACE_LIMIT)
+                .await
+            {
                 Ok(()) => tracing::info!(member = %name, "votes under its new id {new}"),
                 Err(error) => {
                     tracing::warn!(member = %name, %error, "could not be replaced yet");
@@ -320,8 +349,10 @@ impl ClusterLoop {
     fn note(&self, memory: &mut Memory, verdict: &RuleVerdict) {
         let reason = verdict.reason();
         let (code, text) = (reason.code(), reason.to_string());
-        let is_same =
-            memory.verdict.as_ref().is_some_and(|line| line.code == code && line.rule == verdict.rule);
+        let is_same = memory
+            .verdict
+            .as_ref()
+            .is_some_and(|line| line.code == code && line.rule == verdict.rule);
         let since = match &memory.verdict {
             Some(line) if is_same => line.since,
             _ => now(),
@@ -329,13 +360,25 @@ impl ClusterLoop {
         if !is_same {
             tracing::info!(rule = verdict.rule, reason = code, "{text}");
         }
-        let line =
-            VerdictLine { rule: verdict.rule.to_owned(), code: code.to_owned(), text, since };
+        let line = VerdictLine {
+            rule: verdict.rule.to_owned(),
+            code: code.to_owned(),
+            text,
+            since,
+        };
         memory.verdict = Some(line.clone());
-        let mut words = self.backend.words.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut words = self
+            .backend
+            .words
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         words.verdicts = vec![line];
         // Asked once; the wanted member has its own limit.
-        if memory.elect_asked.as_ref().is_some_and(|(_, at)| now().since(*at) > Duration::from_secs(1)) {
+        if memory
+            .elect_asked
+            .as_ref()
+            .is_some_and(|(_, at)| now().since(*at) > Duration::from_secs(1))
+        {
             words.asked_to_lead = None;
         }
     }
@@ -343,7 +386,10 @@ impl ClusterLoop {
     /// From Revoke or Release to Activate, as this leader saw it.
     fn count_failovers(&self, memory: &mut Memory, state: &ClusterState) {
         let is_open = state.granted().is_some_and(|reign| reign.is_activated);
-        let is_first = state.reign.as_ref().is_none_or(|reign| reign.epoch <= Epoch(1));
+        let is_first = state
+            .reign
+            .as_ref()
+            .is_none_or(|reign| reign.epoch <= Epoch(1));
         match (memory.failover_began, is_open) {
             (None, false) if !is_first || state.reign.is_some() => {
                 memory.failover_began = Some(now());
@@ -352,10 +398,21 @@ impl ClusterLoop {
                 memory.failover_began = None;
                 let took = now().since(began);
                 let reason = state.reign.as_ref().map(|reign| reign.reason.clone());
-                tracing::info!(took_ms = took.as_millis(), ?reason, "a primary is open again");
-                let mut words = self.backend.words.lock().unwrap_or_else(PoisonError::into_inner);
+                tracing::info!(
+                    took_ms = took.as_millis(),
+                    ?reason,
+                    "a primary is open again"
+                );
+                let mut words = self
+                    .backend
+                    .words
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 words.last_failover = Some(took);
-                *words.failovers.entry(reason.unwrap_or_default()).or_default() += 1;
+                *words
+                    .failovers
+                    .entry(reason.unwrap_or_default())
+                    .or_default() += 1;
             }
             (None, _) | (Some(_), false) => {}
         }
@@ -385,7 +442,10 @@ impl Memory {
     /// When things were first seen by this leader; `stamp` is the granter's credited time.
     fn learn(&mut self, state: &ClusterState, stamp: Duration) {
         let at = now();
-        let ended = state.reign.as_ref().filter(|reign| reign.phase != Phase::Granted);
+        let ended = state
+            .reign
+            .as_ref()
+            .filter(|reign| reign.phase != Phase::Granted);
         self.ended = match (ended, self.ended) {
             (Some(reign), Some((epoch, since))) if epoch == reign.epoch => Some((epoch, since)),
             (Some(reign), _) => Some((reign.epoch, at)),
@@ -394,11 +454,16 @@ impl Memory {
             }
             (None, _) => None,
         };
-        self.requests.retain(|id, _| state.requests.get(id).is_some_and(|r| r.is_open()));
+        self.requests
+            .retain(|id, _| state.requests.get(id).is_some_and(|r| r.is_open()));
         for request in state.open_requests() {
-            let seen = self.requests.get(&request.id).is_some_and(|(step, _)| *step == request.step);
+            let seen = self
+                .requests
+                .get(&request.id)
+                .is_some_and(|(step, _)| *step == request.step);
             if !seen {
-                self.requests.insert(request.id.clone(), (request.step.clone(), at));
+                self.requests
+                    .insert(request.id.clone(), (request.step.clone(), at));
             }
         }
         if state.epoch() > self.newest_grant {

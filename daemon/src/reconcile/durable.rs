@@ -53,17 +53,31 @@ impl DurableRecord {
     pub fn open(state_dir: &Path) -> Result<DurableRecord, Error> {
         let path = state_dir.join("member.json");
         let kept = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map_err(|error| Error::Damaged { path: path.clone(), why: error.to_string() })?,
+            Ok(text) => serde_json::from_str(&text).map_err(|error| Error::Damaged {
+                path: path.clone(),
+                why: error.to_string(),
+            })?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Durable::default(),
-            Err(source) => return Err(Error::File { verb: "read", path, source }),
+            Err(source) => {
+                return Err(Error::File {
+                    verb: "read",
+                    path,
+                    source,
+                });
+            }
         };
-        Ok(DurableRecord { path, kept: Arc::new(Mutex::new(kept)) })
+        Ok(DurableRecord {
+            path,
+            kept: Arc::new(Mutex::new(kept)),
+        })
     }
 
     /// As it is on disk.
     pub fn get(&self) -> Durable {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Changes the record; on disk when this returns. Promise and used epoch never go back.
@@ -89,13 +103,21 @@ impl DurableRecord {
         });
         written.await.unwrap_or_else(|error| {
             let source = io::Error::other(error.to_string());
-            Err(Error::File { verb: "write", path: self.path.clone(), source })
+            Err(Error::File {
+                verb: "write",
+                path: self.path.clone(),
+                source,
+            })
         })
     }
 }
 
 fn write(path: &Path, record: &Durable) -> Result<(), Error> {
-    let fail = |verb, source| Error::File { verb, path: path.to_owned(), source };
+    let fail = |verb, source| Error::File {
+        verb,
+        path: path.to_owned(),
+        source,
+    };
     let text = serde_json::to_string_pretty(record)
         .map_err(|error| fail("encode", io::Error::other(error)))?;
     let new = path.with_extension("json.new");
@@ -106,7 +128,8 @@ fn write(path: &Path, record: &Durable) -> Result<(), Error> {
         .mode(0o600)
         .open(&new)
         .map_err(|source| fail("create", source))?;
-    file.write_all(text.as_bytes()).map_err(|source| fail("write", source))?;
+    file.write_all(text.as_bytes())
+        .map_err(|source| fail("write", source))?;
     file.sync_all().map_err(|source| fail("sync", source))?;
     fs::rename(&new, path).map_err(|source| fail("replace", source))?;
     let directory = path.parent().unwrap_or(Path::new("/"));
@@ -136,7 +159,10 @@ mod tests {
         let again = DurableRecord::open(place.path()).expect("readable");
         assert_eq!(again.get().min_epoch, Epoch(4));
         assert_eq!(again.get().incarnation, incarnation);
-        let after = again.change(|durable| durable.min_epoch = Epoch(2)).await.expect("written");
+        let after = again
+            .change(|durable| durable.min_epoch = Epoch(2))
+            .await
+            .expect("written");
         assert_eq!(after.min_epoch, Epoch(4));
     }
 
@@ -144,7 +170,13 @@ mod tests {
     fn a_damaged_record_is_refused_with_its_name_and_the_way_out() {
         let place = tempfile::tempdir().expect("a directory");
         fs::write(place.path().join("member.json"), "{\"min_epoch\":").expect("written");
-        let error = DurableRecord::open(place.path()).err().expect("refused").to_string();
-        assert!(error.contains("member.json") && error.contains("members replace"), "{error}");
+        let error = DurableRecord::open(place.path())
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            error.contains("member.json") && error.contains("members replace"),
+            "{error}"
+        );
     }
 }

@@ -21,7 +21,13 @@ fn look_ahead<T>(board: &Board, ask: impl FnOnce(&ClusterView) -> T) -> T {
         .iter()
         .map(|(name, seen)| {
             let age = seen.age + since_merged;
-            (name.clone(), Seen { report: seen.report.clone(), age })
+            (
+                name.clone(),
+                Seen {
+                    report: seen.report.clone(),
+                    age,
+                },
+            )
         })
         .collect();
     let view = ClusterView {
@@ -56,10 +62,12 @@ fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
         );
         ("candidate".to_owned(), text)
     });
-    let refused = assessment
-        .refused
-        .iter()
-        .map(|(member, why)| ("no-candidate".to_owned(), format!("{member} could not: {why}")));
+    let refused = assessment.refused.iter().map(|(member, why)| {
+        (
+            "no-candidate".to_owned(),
+            format!("{member} could not: {why}"),
+        )
+    });
     candidates.chain(refused).collect()
 }
 
@@ -67,22 +75,30 @@ impl Foresight for BoardForesight {
     fn explain(&self, board: &Board) -> Vec<(String, String)> {
         let (verdict, assessment) = look_ahead(board, decide::explain);
         let reason = verdict.reason();
-        let first = (reason.code().to_owned(), format!("If the primary died now: {reason}"));
-        std::iter::once(first).chain(sentences(&assessment)).collect()
+        let first = (
+            reason.code().to_owned(),
+            format!("If the primary died now: {reason}"),
+        );
+        std::iter::once(first)
+            .chain(sentences(&assessment))
+            .collect()
     }
 
     fn candidates(&self, board: &Board) -> Vec<Candidate> {
         let (_, assessment) = look_ahead(board, decide::explain);
         let holder = board.state.granted().map(|reign| reign.holder.clone());
-        let good = assessment
-            .candidates
-            .iter()
-            .map(|found| Candidate { member: found.seal.member.clone(), reasons: Vec::new() });
+        let good = assessment.candidates.iter().map(|found| Candidate {
+            member: found.seal.member.clone(),
+            reasons: Vec::new(),
+        });
         let bad = assessment
             .refused
             .iter()
             .filter(|(member, _)| Some(member) != holder.as_ref())
-            .map(|(member, why)| Candidate { member: member.clone(), reasons: vec![why.clone()] });
+            .map(|(member, why)| Candidate {
+                member: member.clone(),
+                reasons: vec![why.clone()],
+            });
         good.chain(bad).collect()
     }
 }

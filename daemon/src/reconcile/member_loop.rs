@@ -177,13 +177,20 @@ impl MemberLoop {
             Some(actor) => observe(&actor.postgres, &actor.guard).await,
             None => Observation {
                 postgres: PostgresStatus::Empty,
-                set: ProcessSet { is_empty: true, ..ProcessSet::default() },
+                set: ProcessSet {
+                    is_empty: true,
+                    ..ProcessSet::default()
+                },
                 answered_at: None,
             },
         };
         let applied = self.store.state();
         let times = applied.state.settings.times();
-        let durable = self.actor.as_ref().map(|a| a.durable.get()).unwrap_or_default();
+        let durable = self
+            .actor
+            .as_ref()
+            .map(|a| a.durable.get())
+            .unwrap_or_default();
         memory.learn(&self.who.me, &looked, &durable);
         self.learn_identity(memory, &looked).await;
         let busy = running.as_ref().map(Running::busy);
@@ -221,7 +228,15 @@ impl MemberLoop {
                 reason: Reason::OnRequest("this member was told to leave".to_owned()),
             };
         }
-        self.publish(memory, &looked, &durable, &verdict, busy, applied.index, times);
+        self.publish(
+            memory,
+            &looked,
+            &durable,
+            &verdict,
+            busy,
+            applied.index,
+            times,
+        );
         self.start(memory, running, ended, verdict, &applied.state, times)
     }
 
@@ -233,8 +248,12 @@ impl MemberLoop {
                 memory.system_identifier = None;
             }
             _ if memory.system_identifier.is_none() => {
-                memory.system_identifier =
-                    actor.postgres.control_data().await.ok().map(|data| data.system_identifier);
+                memory.system_identifier = actor
+                    .postgres
+                    .control_data()
+                    .await
+                    .ok()
+                    .map(|data| data.system_identifier);
             }
             _ => {}
         }
@@ -250,7 +269,9 @@ impl MemberLoop {
         state: &Arc<cluster_core::model::ClusterState>,
         times: LeaseTimes,
     ) -> Duration {
-        let Some(actor) = &self.actor else { return CALM };
+        let Some(actor) = &self.actor else {
+            return CALM;
+        };
         let is_fence = matches!(verdict.action, Action::Fence { .. });
         if let Some(under_way) = running {
             let is_fencing = matches!(under_way.action, Action::Fence { .. });
@@ -262,7 +283,11 @@ impl MemberLoop {
             *running = None;
         }
         if verdict.action == Action::Idle {
-            return if memory.is_settling(state) { BRISK } else { CALM };
+            return if memory.is_settling(state) {
+                BRISK
+            } else {
+                CALM
+            };
         }
         let (progress, watched) = watch::channel(Progress::default());
         let context = Context {
@@ -277,7 +302,12 @@ impl MemberLoop {
             let _ = ended.send((action, outcome)).await;
         });
         let action = verdict.action;
-        *running = Some(Running { action, since: Instant::now(), progress: watched, task });
+        *running = Some(Running {
+            action,
+            since: Instant::now(),
+            progress: watched,
+            task,
+        });
         BRISK
     }
 
@@ -395,7 +425,9 @@ fn not_promotable(postgres: &PostgresStatus, health: &Health) -> Vec<String> {
     if let PostgresStatus::Standby(standby) = postgres
         && standby.replay_paused
     {
-        reasons.push("its replay is paused (a parameter lower than the primary's, or on request)".into());
+        reasons.push(
+            "its replay is paused (a parameter lower than the primary's, or on request)".into(),
+        );
     }
     for (what, probe) in [("data", health.data_volume), ("WAL", health.wal_volume)] {
         if probe.is_some_and(|probe| probe.has_failed || probe.is_stuck) {
@@ -459,7 +491,9 @@ impl Running {
         Busy {
             with: word(&self.action).to_owned(),
             for_ms: milliseconds(self.since.elapsed()),
-            bytes: progress.total_bytes.map(|total| (progress.done_bytes, total)),
+            bytes: progress
+                .total_bytes
+                .map(|total| (progress.done_bytes, total)),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Looks at this member once: guard, PostgreSQL, durable record. Every await has a time limit.
 
+use cluster_core::model::Epoch;
 use cluster_core::model::PostgresStatus;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::ProcessSet;
-use cluster_core::model::Epoch;
 use clusterd_guard::protocol::{Answer, Request, Status};
 
 use crate::lease::now;
@@ -32,14 +32,25 @@ pub async fn observe(postgres: &Postgres, guard: &GuardSupervisor) -> Observatio
         }
     };
     let status = postgres.observe().await;
-    let answered = matches!(status, PostgresStatus::Standby(_) | PostgresStatus::Primary(_));
-    Observation { postgres: status, set, answered_at: answered.then(now) }
+    let answered = matches!(
+        status,
+        PostgresStatus::Standby(_) | PostgresStatus::Primary(_)
+    );
+    Observation {
+        postgres: status,
+        set,
+        answered_at: answered.then(now),
+    }
 }
 
 fn process_set(status: &Status) -> ProcessSet {
     ProcessSet {
         is_empty: status.empty && status.set.is_none(),
-        armed: status.set.as_ref().and_then(|set| set.armed).map(|armed| Epoch(armed.epoch)),
+        armed: status
+            .set
+            .as_ref()
+            .and_then(|set| set.armed)
+            .map(|armed| Epoch(armed.epoch)),
         has_foreign: !status.foreign.is_empty(),
         guard_answers: true,
     }

@@ -167,6 +167,17 @@ impl Chores {
                 self.findings.lock().commit = Track::default();
                 continue;
             }
+            // Its WAL would put the old primary ahead of the target of a hand-over.
+            if self
+                .state
+                .borrow()
+                .state
+                .open_requests()
+                .iter()
+                .any(|open| open.kind.moves_primary())
+            {
+                continue;
+            }
             let outcome = self.postgres.probe_commit(PROBE_LIMIT).await;
             let mut found = self.findings.lock();
             if found.commit.last_ok.is_none() {
@@ -223,7 +234,10 @@ impl Chores {
             }
             match self.postgres.take_foreign_settings().await {
                 Ok(names) if !names.is_empty() => {
-                    tracing::warn!(?names, "managed parameters set by somebody else were removed");
+                    tracing::warn!(
+                        ?names,
+                        "managed parameters set by somebody else were removed"
+                    );
                 }
                 Ok(_) => {}
                 Err(error) => tracing::debug!(%error, "settings could not be looked at"),
@@ -257,7 +271,9 @@ impl Chores {
     /// The activated epoch this member is primary of, if it is.
     fn serving_epoch(&self) -> Option<Epoch> {
         let seen = self.seen.borrow();
-        let PostgresStatus::Primary(primary) = &*seen else { return None };
+        let PostgresStatus::Primary(primary) = &*seen else {
+            return None;
+        };
         let applied = self.state.borrow();
         let reign = applied.state.granted()?;
         (reign.is_activated && reign.holder == self.me && reign.timeline == primary.timeline)

@@ -39,7 +39,13 @@ impl Reports {
         heard
             .iter()
             .map(|(name, (report, at))| {
-                (name.clone(), Seen { report: report.clone(), age: now.since(*at) })
+                (
+                    name.clone(),
+                    Seen {
+                        report: report.clone(),
+                        age: now.since(*at),
+                    },
+                )
             })
             .collect()
     }

@@ -16,7 +16,9 @@ use cluster_core::model::state::Identity;
 use cluster_core::model::view::Seen;
 use cluster_core::model::*;
 use clusterd::api::{Listeners, LocalControl, Options, Parts};
-use clusterd::board::{Board, Candidate, Foresight, LeaseView, Propose, ProposeError, RaftBoard, VerdictLine};
+use clusterd::board::{
+    Board, Candidate, Foresight, LeaseView, Propose, ProposeError, RaftBoard, VerdictLine,
+};
 use clusterd::exchange::{
     AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest,
 };

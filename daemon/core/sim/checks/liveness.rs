@@ -33,8 +33,7 @@ impl World {
             }
             let streams = match &host.postgres.process {
                 Process::Recovery(recovery) => {
-                    recovery.is_streaming
-                        && recovery.receiver.is_some_and(|to| to.epoch == epoch)
+                    recovery.is_streaming && recovery.receiver.is_some_and(|to| to.epoch == epoch)
                 }
                 Process::None | Process::Starting { .. } | Process::Writable(_) => false,
             };
@@ -43,12 +42,19 @@ impl World {
             }
         }
         for request in truth.open_requests() {
-            unwell.push(format!("L3 L6: request {} is open at {:?}", request.id, request.step));
+            unwell.push(format!(
+                "L3 L6: request {} is open at {:?}",
+                request.id, request.step
+            ));
         }
         if truth.previous_lease.is_some() {
             unwell.push("L3: a change of the lease is not settled".to_owned());
         }
-        if truth.members.values().any(|member| member.joining.is_some()) {
+        if truth
+            .members
+            .values()
+            .any(|member| member.joining.is_some())
+        {
             unwell.push("L3: a member is not replaced yet".to_owned());
         }
         unwell
@@ -56,7 +62,9 @@ impl World {
 
     /// Nobody may be promoted without a loss that is too large: an operator has to accept it.
     fn accept_loss(&mut self) {
-        let Some(leader) = self.ready_leader() else { return };
+        let Some(leader) = self.ready_leader() else {
+            return;
+        };
         let truth = self.truth.newest();
         let is_open = truth.moving_request().is_some() || truth.granted().is_some();
         if is_open || self.nodes[leader].lead.last_verdict != "no-candidate" {
@@ -64,13 +72,20 @@ impl World {
         }
         let best = self.nodes[leader].lead.reports.values().filter_map(|seen| {
             let seal = seen.report.seal.as_ref()?;
-            Some((truth.ledger.position(seal.timeline, seal.end)?, seal.member.clone()))
+            Some((
+                truth.ledger.position(seal.timeline, seal.end)?,
+                seal.member.clone(),
+            ))
         });
         let Some((_, to)) = best.max() else { return };
         self.coverage.count("world", "operator accepted a loss");
         let id = self.new_request();
         let kind = RequestKind::Failover { to };
-        self.operator(Command::Ask { id, kind, by: "operator".to_owned() });
+        self.operator(Command::Ask {
+            id,
+            kind,
+            by: "operator".to_owned(),
+        });
     }
 
     /// Runs until the cluster is well for the first time.
@@ -93,7 +108,9 @@ impl World {
         let (mut well_in, mut well_since) = (Epoch::NONE, self.now);
         while self.now < end && self.violations.is_empty() {
             if self.truth.newest().pause.is_some() {
-                self.operator(Command::Resume { by: "sim".to_owned() });
+                self.operator(Command::Resume {
+                    by: "sim".to_owned(),
+                });
             }
             if self.now > patience {
                 self.accept_loss();
@@ -111,7 +128,11 @@ impl World {
         }
         let unwell = self.unwell();
         if !unwell.is_empty() && self.violations.is_empty() {
-            let text = format!("not healed within {} s: {}", BOUND / SECOND, unwell.join("; "));
+            let text = format!(
+                "not healed within {} s: {}",
+                BOUND / SECOND,
+                unwell.join("; ")
+            );
             self.violated(&text);
             return;
         }

@@ -14,15 +14,25 @@ impl World {
             }
             let host = &self.nodes[node];
             let dead = host.postgres.dies_at.is_some_and(|at| at <= self.now);
-            let Some(writable) = host.postgres.writable() else { continue };
+            let Some(writable) = host.postgres.writable() else {
+                continue;
+            };
             let is_still = !host.host_up || host.host_frozen || dead;
             if is_still || host.thawed_until > self.now {
                 continue;
             }
             open += u32::from(writable.is_open);
             if self.holder != Some(node) {
-                let holder = self.truth.newest().reign.as_ref().map(|reign| &reign.holder);
-                let text = format!("S3: {} is out of recovery, the holder is {holder:?}", host.name);
+                let holder = self
+                    .truth
+                    .newest()
+                    .reign
+                    .as_ref()
+                    .map(|reign| &reign.holder);
+                let text = format!(
+                    "S3: {} is out of recovery, the holder is {holder:?}",
+                    host.name
+                );
                 self.violated(&text);
                 return;
             }
@@ -45,20 +55,31 @@ impl World {
             return false;
         }
         let state = self.state_of(node);
-        let Some(reign) = state.granted() else { return false };
+        let Some(reign) = state.granted() else {
+            return false;
+        };
         reign.holder == host.name
-            && host.holder.may_serve(reign.epoch, self.local(node), &state.settings.times())
+            && host
+                .holder
+                .may_serve(reign.epoch, self.local(node), &state.settings.times())
     }
 
     /// A client writes here now.
     pub fn check_write(&mut self, node: usize) {
-        let timeline = self.nodes[node].postgres.data.as_ref().map(|data| data.timeline());
+        let timeline = self.nodes[node]
+            .postgres
+            .data
+            .as_ref()
+            .map(|data| data.timeline());
         let epoch = timeline
             .and_then(|timeline| self.truth.newest().ledger.entry(timeline))
             .map(|entry| entry.epoch);
         let is_activated = epoch.is_some_and(|epoch| self.activated.contains(&epoch));
         if !is_activated {
-            let text = format!("S10: a client writes on {} before activation", self.names[node]);
+            let text = format!(
+                "S10: a client writes on {} before activation",
+                self.names[node]
+            );
             self.violated(&text);
         }
     }

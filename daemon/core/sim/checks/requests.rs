@@ -13,7 +13,9 @@ impl World {
         if state.pause.is_none() {
             return;
         }
-        let Verdict::Propose(command, _) = &decided.verdict else { return };
+        let Verdict::Propose(command, _) = &decided.verdict else {
+            return;
+        };
         let is_asked = state
             .requests
             .values()

@@ -26,15 +26,26 @@ impl World {
         if host.durable.min_epoch < seal.target {
             broken.push(format!("S7: {} seals without a durable promise", host.name));
         }
-        let known = self.watch.sealed.entry((node, seal.incarnation)).or_default();
+        let known = self
+            .watch
+            .sealed
+            .entry((node, seal.incarnation))
+            .or_default();
         *known = (*known).max(seal.target);
         broken.iter().for_each(|text| self.violated(text));
     }
 
     /// Its end of WAL grew by what it received in `epoch`.
     pub fn check_received(&mut self, node: usize, epoch: Epoch) {
-        let Some(life) = self.nodes[node].durable.incarnation else { return };
-        let sealed = self.watch.sealed.get(&(node, life)).copied().unwrap_or_default();
+        let Some(life) = self.nodes[node].durable.incarnation else {
+            return;
+        };
+        let sealed = self
+            .watch
+            .sealed
+            .get(&(node, life))
+            .copied()
+            .unwrap_or_default();
         if epoch < sealed {
             let text = format!(
                 "S7: {} sealed for epoch {sealed} and received WAL of epoch {epoch}",

@@ -9,7 +9,11 @@ impl World {
     /// PostgreSQL is about to start here.
     pub fn check_start(&mut self, node: usize) {
         let host = &self.nodes[node];
-        let has_signal = host.postgres.data.as_ref().is_some_and(|data| data.has_signal);
+        let has_signal = host
+            .postgres
+            .data
+            .as_ref()
+            .is_some_and(|data| data.has_signal);
         let has_marker = host.durable.marker.is_some();
         if !has_signal {
             self.violated("S10: a start without standby.signal");
@@ -23,27 +27,47 @@ impl World {
     pub fn check_promotion(&mut self, node: usize, timeline: TimelineId) {
         let host = &self.nodes[node];
         let ledger = &self.truth.newest().ledger;
-        let line = host.postgres.data.as_ref().map(|data| data.line.clone()).unwrap_or_default();
+        let line = host
+            .postgres
+            .data
+            .as_ref()
+            .map(|data| data.line.clone())
+            .unwrap_or_default();
         let Some(entry) = ledger.entry(timeline).cloned() else {
             self.violated("S2: a timeline nobody gave");
             return;
         };
         let mut broken = Vec::new();
         if entry.member != host.name || Some(entry.incarnation) != host.durable.incarnation {
-            broken.push(format!("S2: timeline {timeline} was given to {}", entry.member));
+            broken.push(format!(
+                "S2: timeline {timeline} was given to {}",
+                entry.member
+            ));
         }
         if host.durable.min_epoch > entry.epoch {
-            broken.push(format!("S7: promoted in epoch {} against a promise", entry.epoch));
+            broken.push(format!(
+                "S7: promoted in epoch {} against a promise",
+                entry.epoch
+            ));
         }
         if host.durable.used < entry.epoch {
-            broken.push(format!("S2: epoch {} is promoted and not used durably", entry.epoch));
+            broken.push(format!(
+                "S2: epoch {} is promoted and not used durably",
+                entry.epoch
+            ));
         }
         let parent = line.len().checked_sub(2).map(|at| line[at].0);
         if parent != Some(entry.parent) || line.last() != Some(&(timeline, entry.start)) {
-            broken.push(format!("S2: timeline {timeline} begins elsewhere than its Grant says"));
+            broken.push(format!(
+                "S2: timeline {timeline} begins elsewhere than its Grant says"
+            ));
         }
         if !self.watch.promoted.insert(entry.epoch)
-            || self.timelines.opened.insert(timeline, (node, line)).is_some()
+            || self
+                .timelines
+                .opened
+                .insert(timeline, (node, line))
+                .is_some()
         {
             broken.push(format!("S2: timeline {timeline} is opened twice"));
         }
@@ -53,7 +77,10 @@ impl World {
     /// Clients are let in.
     pub fn check_open(&mut self, node: usize, epoch: Epoch) {
         if !self.activated.contains(&epoch) {
-            let text = format!("S10: {} opens epoch {epoch} before activation", self.names[node]);
+            let text = format!(
+                "S10: {} opens epoch {epoch} before activation",
+                self.names[node]
+            );
             self.violated(&text);
         }
     }
@@ -75,7 +102,11 @@ impl World {
     /// A rewind or clone was copied from here.
     pub fn check_copied(&mut self, node: usize, from: usize) {
         let _ = node;
-        let timeline = self.nodes[from].postgres.data.as_ref().map(|data| data.timeline());
+        let timeline = self.nodes[from]
+            .postgres
+            .data
+            .as_ref()
+            .map(|data| data.timeline());
         let epoch = timeline
             .and_then(|timeline| self.truth.newest().ledger.entry(timeline))
             .map(|entry| entry.epoch);

@@ -34,7 +34,12 @@ impl World {
                 self.watch.accepted.insert(id.clone());
             }
             Command::ReplaceMember { member, .. } => {
-                let id = self.truth.newest().members.get(member).and_then(|m| m.joining);
+                let id = self
+                    .truth
+                    .newest()
+                    .members
+                    .get(member)
+                    .and_then(|m| m.joining);
                 if let (Some(id), Some(node)) = (id, self.index_of(member)) {
                     self.nodes[node].id = id;
                 }
@@ -47,7 +52,12 @@ impl World {
         if !self.activated.insert(epoch) {
             return;
         }
-        let holder = self.truth.newest().reign.as_ref().map(|reign| reign.holder.clone());
+        let holder = self
+            .truth
+            .newest()
+            .reign
+            .as_ref()
+            .map(|reign| reign.holder.clone());
         if let Some(node) = holder.and_then(|name| self.index_of(&name)) {
             self.watch.primaries.push((epoch, node));
         }
@@ -72,7 +82,10 @@ impl World {
             let guard_lives = host.guard.deadline > now && host.guard.armed.is_some_and(counts);
             let is_live = holder_lives || guard_lives;
             if is_live {
-                let text = format!("S4: granted to {} under a lease of {}", grant.member, host.name);
+                let text = format!(
+                    "S4: granted to {} under a lease of {}",
+                    grant.member, host.name
+                );
                 self.violated(&text);
                 return;
             }
@@ -81,7 +94,11 @@ impl World {
 
     fn check_best(&mut self, before: &ClusterState, grant: &Grant) {
         let position = |timeline, end| before.ledger.position(timeline, end);
-        let best = grant.sealed.iter().filter_map(|seal| position(seal.timeline, seal.end)).max();
+        let best = grant
+            .sealed
+            .iter()
+            .filter_map(|seal| position(seal.timeline, seal.end))
+            .max();
         if position(grant.parent, grant.start) < best && grant.loss.is_none() {
             let eligible = before
                 .members

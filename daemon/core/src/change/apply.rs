@@ -25,34 +25,60 @@ pub enum Applied {
 /// # Errors
 /// [`Rejected`], with nothing changed.
 pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Applied, Rejected> {
-    let at = At { index, unix_ms: stamp.at_unix_ms };
+    let at = At {
+        index,
+        unix_ms: stamp.at_unix_ms,
+    };
     match &stamp.command {
-        Command::Form { identity, members, settings } => {
+        Command::Form {
+            identity,
+            members,
+            settings,
+        } => {
             if state.identity.is_some() {
-                return Err(Rejected::WrongMoment("the group has formed already".to_owned()));
+                return Err(Rejected::WrongMoment(
+                    "the group has formed already".to_owned(),
+                ));
             }
             state.identity = Some(identity.clone());
             state.settings = (**settings).clone();
             state.members = members.iter().map(founder).collect();
-            note(state, at, "formed", None, format!("cluster {}", identity.id));
+            note(
+                state,
+                at,
+                "formed",
+                None,
+                format!("cluster {}", identity.id),
+            );
             Ok(Applied::Changed)
         }
         Command::Noop { .. } => Ok(Applied::Unchanged),
-        Command::Describe { member, addresses, tags, incarnation } => {
-            describe(state, member, addresses, tags, *incarnation)
-        }
+        Command::Describe {
+            member,
+            addresses,
+            tags,
+            incarnation,
+        } => describe(state, member, addresses, tags, *incarnation),
         Command::Initialize { member } => initialize(state, at, member),
-        Command::Initialized { member, system_identifier, timeline } => {
-            initialized(state, at, member, *system_identifier, *timeline)
-        }
+        Command::Initialized {
+            member,
+            system_identifier,
+            timeline,
+        } => initialized(state, at, member, *system_identifier, *timeline),
         Command::Grant(grant) => apply_grant(state, at, grant),
         Command::Revoke { epoch, reason } => revoke(state, at, *epoch, reason),
         Command::Release { epoch, member, why } => release(state, at, *epoch, member, why),
-        Command::Promoted { epoch, member, fork } => promoted(state, at, *epoch, member, *fork),
+        Command::Promoted {
+            epoch,
+            member,
+            fork,
+        } => promoted(state, at, *epoch, member, *fork),
         Command::Propose { rule } => propose(state, rule),
-        Command::Activate { epoch, rule, at: position } => {
-            activate(state, at, *epoch, *rule, *position)
-        }
+        Command::Activate {
+            epoch,
+            rule,
+            at: position,
+        } => activate(state, at, *epoch, *rule, *position),
         Command::Withdraw { epoch, rule } => withdraw(state, *epoch, *rule),
         Command::SetPreset { preset } => {
             if state.previous_lease.is_some() {
@@ -66,7 +92,13 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             }
             state.previous_lease = Some(state.settings.times().lease);
             state.settings.preset = *preset;
-            note(state, at, "settings", None, format!("preset {}", preset.word()));
+            note(
+                state,
+                at,
+                "settings",
+                None,
+                format!("preset {}", preset.word()),
+            );
             Ok(Applied::Changed)
         }
         Command::SettleLease => Ok(changed(state.previous_lease.take().is_some())),
@@ -77,7 +109,10 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             if state.pause.is_some() {
                 return Err(Rejected::Refused("cluster is already paused".to_owned()));
             }
-            state.pause = Some(Pause { by: by.clone(), at_unix_ms: at.unix_ms });
+            state.pause = Some(Pause {
+                by: by.clone(),
+                at_unix_ms: at.unix_ms,
+            });
             note(state, at, "paused", None, by.clone());
             Ok(Applied::Changed)
         }
@@ -101,11 +136,18 @@ struct At {
 }
 
 fn changed(is_changed: bool) -> Applied {
-    if is_changed { Applied::Changed } else { Applied::Unchanged }
+    if is_changed {
+        Applied::Changed
+    } else {
+        Applied::Unchanged
+    }
 }
 
 fn founder(founder: &Founder) -> (MemberName, Member) {
-    let addresses = Addresses { peer: founder.peer.clone(), ..Addresses::default() };
+    let addresses = Addresses {
+        peer: founder.peer.clone(),
+        ..Addresses::default()
+    };
     let member = Member {
         node: founder.node,
         kind: founder.kind,
@@ -117,13 +159,7 @@ fn founder(founder: &Founder) -> (MemberName, Member) {
     (founder.name.clone(), member)
 }
 
-fn note(
-    state: &mut ClusterState,
-    at: At,
-    what: &str,
-    member: Option<&MemberName>,
-    reason: String,
-) {
+fn note(state: &mut ClusterState, at: At, what: &str, member: Option<&MemberName>, reason: String) {
     let reign = state.reign.as_ref();
     state.history.push(HistoryEntry {
         index: at.index,
@@ -143,7 +179,10 @@ fn member_mut<'a>(
     state: &'a mut ClusterState,
     name: &MemberName,
 ) -> Result<&'a mut Member, Rejected> {
-    state.members.get_mut(name).ok_or_else(|| Rejected::UnknownMember(name.clone()))
+    state
+        .members
+        .get_mut(name)
+        .ok_or_else(|| Rejected::UnknownMember(name.clone()))
 }
 
 fn describe(
@@ -163,13 +202,23 @@ fn describe(
 
 fn initialize(state: &mut ClusterState, at: At, name: &MemberName) -> Result<Applied, Rejected> {
     if state.system_identifier.is_some() {
-        return Err(Rejected::WrongMoment("the cluster has data already".to_owned()));
+        return Err(Rejected::WrongMoment(
+            "the cluster has data already".to_owned(),
+        ));
     }
     if member_mut(state, name)?.kind == MemberKind::Witness {
-        return Err(Rejected::Refused(format!("{name} is a witness: it has no PostgreSQL")));
+        return Err(Rejected::Refused(format!(
+            "{name} is a witness: it has no PostgreSQL"
+        )));
     }
     state.initializer = Some(name.clone());
-    note(state, at, "initialize", Some(name), "makes the first data directory".to_owned());
+    note(
+        state,
+        at,
+        "initialize",
+        Some(name),
+        "makes the first data directory".to_owned(),
+    );
     Ok(Applied::Changed)
 }
 
@@ -184,15 +233,25 @@ fn initialized(
         return if state.system_identifier == Some(system_identifier) {
             Ok(Applied::Unchanged)
         } else {
-            Err(Rejected::WrongMoment("the cluster has other data already".to_owned()))
+            Err(Rejected::WrongMoment(
+                "the cluster has other data already".to_owned(),
+            ))
         };
     }
     if state.initializer.as_ref() != Some(name) {
-        return Err(Rejected::WrongMoment(format!("{name} was not told to initialize")));
+        return Err(Rejected::WrongMoment(format!(
+            "{name} was not told to initialize"
+        )));
     }
     state.system_identifier = Some(system_identifier);
     state.ledger.base = timeline;
-    note(state, at, "initialized", Some(name), format!("system identifier {system_identifier}"));
+    note(
+        state,
+        at,
+        "initialized",
+        Some(name),
+        format!("system identifier {system_identifier}"),
+    );
     Ok(Applied::Changed)
 }
 
@@ -209,7 +268,10 @@ fn phase_word(phase: Phase) -> String {
 fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applied, Rejected> {
     let due = state.epoch().next();
     if grant.epoch != due {
-        return Err(Rejected::WrongEpoch { given: grant.epoch, due });
+        return Err(Rejected::WrongEpoch {
+            given: grant.epoch,
+            due,
+        });
     }
     if let Some(reign) = &state.reign
         && reign.phase == Phase::Granted
@@ -221,13 +283,23 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
         });
     }
     if state.system_identifier.is_none() {
-        return Err(Rejected::WrongMoment("the cluster has no data yet".to_owned()));
+        return Err(Rejected::WrongMoment(
+            "the cluster has no data yet".to_owned(),
+        ));
     }
     let member = member_mut(state, &grant.member)?;
     if member.kind == MemberKind::Witness || member.incarnation != Some(grant.incarnation) {
-        return Err(Rejected::WrongIncarnation { member: grant.member.clone() });
+        return Err(Rejected::WrongIncarnation {
+            member: grant.member.clone(),
+        });
     }
-    if grant.live != state.live_rules.iter().map(|rule| rule.id).collect::<Vec<_>>() {
+    if grant.live
+        != state
+            .live_rules
+            .iter()
+            .map(|rule| rule.id)
+            .collect::<Vec<_>>()
+    {
         return Err(Rejected::LiveChanged);
     }
     if grant.timeline <= state.ledger.highest() {
@@ -257,24 +329,44 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
         reason: grant.reason.clone(),
         ended_because: None,
     });
-    let loss = grant.loss.as_ref().map(|loss| format!("; may be lost: {loss}")).unwrap_or_default();
-    note(state, at, "granted", Some(&grant.member), format!("{}{loss}", grant.reason));
+    let loss = grant
+        .loss
+        .as_ref()
+        .map(|loss| format!("; may be lost: {loss}"))
+        .unwrap_or_default();
+    note(
+        state,
+        at,
+        "granted",
+        Some(&grant.member),
+        format!("{}{loss}", grant.reason),
+    );
     Ok(Applied::Changed)
 }
 
 fn check_new_rule(state: &ClusterState, rule: &Rule, epoch: Epoch) -> Result<(), Rejected> {
     let due = RuleId(state.last_rule.0 + 1);
     if rule.id != due {
-        return Err(Rejected::BadRule(format!("rule {} was given, {due} is due", rule.id)));
+        return Err(Rejected::BadRule(format!(
+            "rule {} was given, {due} is due",
+            rule.id
+        )));
     }
     if rule.epoch != epoch {
-        return Err(Rejected::BadRule(format!("the rule belongs to epoch {}", rule.epoch)));
+        return Err(Rejected::BadRule(format!(
+            "the rule belongs to epoch {}",
+            rule.epoch
+        )));
     }
     for (name, incarnation) in &rule.set {
-        let member =
-            state.members.get(name).ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
+        let member = state
+            .members
+            .get(name)
+            .ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
         if member.incarnation != Some(*incarnation) {
-            return Err(Rejected::WrongIncarnation { member: name.clone() });
+            return Err(Rejected::WrongIncarnation {
+                member: name.clone(),
+            });
         }
     }
     Ok(())
@@ -330,7 +422,9 @@ fn release(
     }
     let reign = reign_mut(state, epoch)?;
     if reign.holder != *member {
-        return Err(Rejected::Refused(format!("{member} does not hold epoch {epoch}")));
+        return Err(Rejected::Refused(format!(
+            "{member} does not hold epoch {epoch}"
+        )));
     }
     if reign.phase == Phase::Released {
         return Ok(Applied::Unchanged);
@@ -350,13 +444,17 @@ fn promoted(
 ) -> Result<Applied, Rejected> {
     let reign = reign_mut(state, epoch)?;
     if reign.holder != *member {
-        return Err(Rejected::Refused(format!("{member} does not hold epoch {epoch}")));
+        return Err(Rejected::Refused(format!(
+            "{member} does not hold epoch {epoch}"
+        )));
     }
     if let Some(known) = reign.fork {
         return if known == fork {
             Ok(Applied::Unchanged)
         } else {
-            Err(Rejected::Refused(format!("epoch {epoch} forked at {known}, not at {fork}")))
+            Err(Rejected::Refused(format!(
+                "epoch {epoch} forked at {known}, not at {fork}"
+            )))
         };
     }
     if fork < reign.start {
@@ -366,7 +464,12 @@ fn promoted(
         )));
     }
     reign.fork = Some(fork);
-    if let Some(entry) = state.ledger.entries.iter_mut().find(|entry| entry.epoch == epoch) {
+    if let Some(entry) = state
+        .ledger
+        .entries
+        .iter_mut()
+        .find(|entry| entry.epoch == epoch)
+    {
         entry.fork = Some(fork);
     }
     note(state, at, "promoted", Some(member), String::new());
@@ -392,14 +495,24 @@ fn activate(
     let reign = reign_mut(state, epoch)?;
     needs_granted(reign)?;
     let Some(fork) = reign.fork else {
-        return Err(Rejected::WrongMoment(format!("epoch {epoch} is not promoted yet")));
+        return Err(Rejected::WrongMoment(format!(
+            "epoch {epoch} is not promoted yet"
+        )));
     };
     if position < fork {
-        return Err(Rejected::BadRule(format!("{position} lies before the fork {fork}")));
+        return Err(Rejected::BadRule(format!(
+            "{position} lies before the fork {fork}"
+        )));
     }
     let was_open = reign.is_activated;
-    if !state.live_rules.iter().any(|live| live.id == rule && live.epoch == epoch) {
-        return Err(Rejected::BadRule(format!("rule {rule} is not live in epoch {epoch}")));
+    if !state
+        .live_rules
+        .iter()
+        .any(|live| live.id == rule && live.epoch == epoch)
+    {
+        return Err(Rejected::BadRule(format!(
+            "rule {rule} is not live in epoch {epoch}"
+        )));
     }
     let holder = state.reign.as_mut().map(|reign| {
         reign.is_activated = true;
@@ -408,7 +521,13 @@ fn activate(
     let before = state.live_rules.len();
     state.live_rules.retain(|live| live.id >= rule);
     if !was_open {
-        note(state, at, "activated", holder.as_ref(), format!("rule {rule}"));
+        note(
+            state,
+            at,
+            "activated",
+            holder.as_ref(),
+            format!("rule {rule}"),
+        );
     }
     Ok(changed(!was_open || state.live_rules.len() != before))
 }
@@ -416,10 +535,14 @@ fn activate(
 fn withdraw(state: &mut ClusterState, epoch: Epoch, rule: RuleId) -> Result<Applied, Rejected> {
     needs_granted(reign_mut(state, epoch)?)?;
     if state.live_rules.len() < 2 {
-        return Err(Rejected::BadRule("the only live rule cannot be withdrawn".to_owned()));
+        return Err(Rejected::BadRule(
+            "the only live rule cannot be withdrawn".to_owned(),
+        ));
     }
     let before = state.live_rules.len();
-    state.live_rules.retain(|live| live.id != rule || live.epoch != epoch);
+    state
+        .live_rules
+        .retain(|live| live.id != rule || live.epoch != epoch);
     Ok(changed(state.live_rules.len() != before))
 }
 
@@ -434,7 +557,10 @@ fn ask(
         return if known.kind == *kind {
             Ok(Applied::Unchanged)
         } else {
-            Err(Rejected::Refused(format!("request {id} was another one ({})", known.kind.verb())))
+            Err(Rejected::Refused(format!(
+                "request {id} was another one ({})",
+                known.kind.verb()
+            )))
         };
     }
     check_request(state, kind)?;
@@ -448,7 +574,13 @@ fn ask(
     };
     state.requests.insert(id.clone(), request);
     forget_old_requests(state);
-    note(state, at, "request", None, format!("{} by {by}", kind.verb()));
+    note(
+        state,
+        at,
+        "request",
+        None,
+        format!("{} by {by}", kind.verb()),
+    );
     Ok(Applied::Changed)
 }
 
@@ -461,10 +593,14 @@ fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejecte
         | RequestKind::Reinit { member } => Some(member),
     };
     if let Some(name) = named {
-        let member =
-            state.members.get(name).ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
+        let member = state
+            .members
+            .get(name)
+            .ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
         if member.kind == MemberKind::Witness {
-            return Err(Rejected::Refused(format!("{name} is a witness: it has no PostgreSQL")));
+            return Err(Rejected::Refused(format!(
+                "{name} is a witness: it has no PostgreSQL"
+            )));
         }
     }
     let holder = state.granted().map(|reign| &reign.holder);
@@ -556,14 +692,22 @@ fn replace(
     by: &str,
 ) -> Result<Applied, Rejected> {
     if state.granted().is_some_and(|reign| reign.holder == *name) {
-        return Err(Rejected::Refused(format!("{name} is the primary; switch over first")));
+        return Err(Rejected::Refused(format!(
+            "{name} is the primary; switch over first"
+        )));
     }
     let member = member_mut(state, name)?;
     member.joining = Some(NodeId(at.index));
     member.addresses.peer = peer.to_owned();
     // Its old data, promises and acknowledgements are gone with its disk.
     member.incarnation = None;
-    note(state, at, "replace", Some(name), format!("new id {} by {by}", at.index));
+    note(
+        state,
+        at,
+        "replace",
+        Some(name),
+        format!("new id {} by {by}", at.index),
+    );
     Ok(Applied::Changed)
 }
 
@@ -573,6 +717,12 @@ fn replaced(state: &mut ClusterState, at: At, name: &MemberName) -> Result<Appli
         return Ok(Applied::Unchanged);
     };
     member.node = node;
-    note(state, at, "replaced", Some(name), format!("votes as {node}"));
+    note(
+        state,
+        at,
+        "replaced",
+        Some(name),
+        format!("votes as {node}"),
+    );
     Ok(Applied::Changed)
 }

@@ -10,7 +10,10 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     let entries = &state.ledger.entries;
     for pair in entries.windows(2) {
         if pair[1].epoch.0 != pair[0].epoch.0 + 1 {
-            broken.push(format!("epoch {} follows epoch {}", pair[1].epoch, pair[0].epoch));
+            broken.push(format!(
+                "epoch {} follows epoch {}",
+                pair[1].epoch, pair[0].epoch
+            ));
         }
         if pair[1].timeline <= pair[0].timeline {
             broken.push(format!("timeline {} was given twice", pair[1].timeline));
@@ -24,12 +27,18 @@ pub fn check(state: &ClusterState) -> Vec<String> {
     }
     for pair in state.live_rules.windows(2) {
         if pair[1].id <= pair[0].id || pair[1].epoch < pair[0].epoch {
-            broken.push(format!("rule {} stands behind rule {}", pair[1].id, pair[0].id));
+            broken.push(format!(
+                "rule {} stands behind rule {}",
+                pair[1].id, pair[0].id
+            ));
         }
     }
     if let Some(reign) = &state.reign {
         if reign.is_activated && reign.fork.is_none() {
-            broken.push(format!("epoch {} is activated and not promoted", reign.epoch));
+            broken.push(format!(
+                "epoch {} is activated and not promoted",
+                reign.epoch
+            ));
         }
         if reign.phase != Phase::Granted && reign.ended_because.is_none() {
             broken.push(format!("epoch {} ended without a reason", reign.epoch));

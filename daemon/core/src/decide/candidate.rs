@@ -48,7 +48,11 @@ pub fn assess(view: &ClusterView) -> Assessment {
     let best = found
         .sealed
         .iter()
-        .filter_map(|seal| ledger.position(seal.timeline, seal.end).map(|at| (at, seal)))
+        .filter_map(|seal| {
+            ledger
+                .position(seal.timeline, seal.end)
+                .map(|at| (at, seal))
+        })
         .max_by_key(|(position, _)| *position)
         .map(|(position, seal)| (position, seal.timeline));
     found.best = best.map(|(position, _)| position);
@@ -77,7 +81,9 @@ pub fn assess(view: &ClusterView) -> Assessment {
 fn collect_seals(view: &ClusterView, target: Epoch, found: &mut Assessment) {
     for (name, member) in view.state.databases() {
         let Some(report) = view.fresh(name) else {
-            found.refused.push((name.clone(), "is not heard".to_owned()));
+            found
+                .refused
+                .push((name.clone(), "is not heard".to_owned()));
             continue;
         };
         let seal = report.seal.as_ref().filter(|seal| {
@@ -139,10 +145,16 @@ fn judge(
     if lag > limit {
         return Err(format!("is {lag} bytes behind, more than {limit}"));
     }
-    let was_primary = view.state.reign.as_ref().is_some_and(|reign| {
-        reign.holder == seal.member && reign.incarnation == seal.incarnation
-    });
-    Ok(Candidate { seal: seal.clone(), position, priority, was_primary })
+    let was_primary =
+        view.state.reign.as_ref().is_some_and(|reign| {
+            reign.holder == seal.member && reign.incarnation == seal.incarnation
+        });
+    Ok(Candidate {
+        seal: seal.clone(),
+        position,
+        priority,
+        was_primary,
+    })
 }
 
 /// How many bytes a sealed member on the best one's line is known to lack: of what the best sealed
@@ -150,8 +162,14 @@ fn judge(
 /// member ever received anything of that reign.
 pub fn known_lag(view: &ClusterView, seal: &SealReport, best: Position) -> u64 {
     let behind_best = seal.end.bytes_behind(best.end);
-    let Some((timeline, flushed)) = last_told_flush(view) else { return behind_best };
-    let behind_told = match view.state.ledger.relation(seal.timeline, seal.end, timeline) {
+    let Some((timeline, flushed)) = last_told_flush(view) else {
+        return behind_best;
+    };
+    let behind_told = match view
+        .state
+        .ledger
+        .relation(seal.timeline, seal.end, timeline)
+    {
         Relation::OnLine => seal.end.bytes_behind(flushed),
         // All that reign wrote is on another line.
         Relation::Diverged { fork } => fork.bytes_behind(flushed),
@@ -224,7 +242,10 @@ mod tests {
             end: Lsn(400),
             is_running: true,
         };
-        let best = Position { epoch: Epoch(2), end: Lsn(2_000_500) };
+        let best = Position {
+            epoch: Epoch(2),
+            end: Lsn(2_000_500),
+        };
         assert_eq!(known_lag(&view, &seal, best), 2_000_100);
     }
 }

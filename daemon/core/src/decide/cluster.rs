@@ -52,16 +52,46 @@ pub struct Rule {
 
 /// Order is meaning.
 pub const RULES: &[Rule] = &[
-    Rule { name: "describe", judge: upkeep::describe },
-    Rule { name: "settle-lease", judge: upkeep::settle_lease },
-    Rule { name: "initialize", judge: upkeep::initialize },
-    Rule { name: "moving-request", judge: requests::move_primary },
-    Rule { name: "primary-lost", judge: failover::primary_lost },
-    Rule { name: "succession", judge: failover::succession },
-    Rule { name: "activation", judge: failover::activation },
-    Rule { name: "member-requests", judge: requests::members },
-    Rule { name: "membership", judge: membership::replace },
-    Rule { name: "placement", judge: membership::placement },
+    Rule {
+        name: "describe",
+        judge: upkeep::describe,
+    },
+    Rule {
+        name: "settle-lease",
+        judge: upkeep::settle_lease,
+    },
+    Rule {
+        name: "initialize",
+        judge: upkeep::initialize,
+    },
+    Rule {
+        name: "moving-request",
+        judge: requests::move_primary,
+    },
+    Rule {
+        name: "primary-lost",
+        judge: failover::primary_lost,
+    },
+    Rule {
+        name: "succession",
+        judge: failover::succession,
+    },
+    Rule {
+        name: "activation",
+        judge: failover::activation,
+    },
+    Rule {
+        name: "member-requests",
+        judge: requests::members,
+    },
+    Rule {
+        name: "membership",
+        judge: membership::replace,
+    },
+    Rule {
+        name: "placement",
+        judge: membership::placement,
+    },
 ];
 
 /// The verdict of the first rule that had an opinion.
@@ -91,10 +121,16 @@ pub fn decide_cluster(view: &ClusterView) -> RuleVerdict {
     for rule in RULES {
         let verdict = (rule.judge)(view);
         if verdict != Verdict::Pass {
-            return RuleVerdict { rule: rule.name, verdict };
+            return RuleVerdict {
+                rule: rule.name,
+                verdict,
+            };
         }
     }
-    RuleVerdict { rule: "steady", verdict: Verdict::Pass }
+    RuleVerdict {
+        rule: "steady",
+        verdict: Verdict::Pass,
+    }
 }
 
 /// Shorthand of the rules.

@@ -5,8 +5,8 @@ use crate::model::member::SealReport;
 use crate::model::view::{ClusterView, Seen};
 use crate::model::{ClusterState, Epoch, MemberReport, Phase, PostgresStatus};
 
-use super::cluster::{RuleVerdict, decide_cluster};
 use super::candidate::{Assessment, assess};
+use super::cluster::{RuleVerdict, decide_cluster};
 
 /// What the leader would do if the primary's host were lost now and its lease had run out.
 pub fn explain(view: &ClusterView) -> (RuleVerdict, Assessment) {
@@ -23,8 +23,17 @@ pub fn explain(view: &ClusterView) -> (RuleVerdict, Assessment) {
         .filter(|(name, _)| Some(*name) != holder.as_ref())
         .map(|(name, seen)| {
             let seal = imagined_seal(&seen.report, target).or_else(|| seen.report.seal.clone());
-            let report = MemberReport { seal, ..seen.report.clone() };
-            (name.clone(), Seen { report, age: seen.age })
+            let report = MemberReport {
+                seal,
+                ..seen.report.clone()
+            };
+            (
+                name.clone(),
+                Seen {
+                    report,
+                    age: seen.age,
+                },
+            )
         })
         .collect();
     let view = ClusterView {
@@ -39,7 +48,9 @@ pub fn explain(view: &ClusterView) -> (RuleVerdict, Assessment) {
 
 /// The seal a running standby would report.
 fn imagined_seal(report: &MemberReport, target: Epoch) -> Option<SealReport> {
-    let PostgresStatus::Standby(standby) = &report.postgres else { return None };
+    let PostgresStatus::Standby(standby) = &report.postgres else {
+        return None;
+    };
     Some(SealReport {
         member: report.member.clone(),
         incarnation: report.incarnation?,

@@ -17,7 +17,9 @@ pub const FLAPPING: usize = 3;
 
 /// The holder has not renewed for `D − K_soft − S`, and was granted at least 4R ago.
 pub fn primary_lost(view: &ClusterView) -> Verdict {
-    let Some(reign) = view.state.granted() else { return Verdict::Pass };
+    let Some(reign) = view.state.granted() else {
+        return Verdict::Pass;
+    };
     let is_silent = view.base_age > view.times.suspect_after()
         && view.grant_age.is_none_or(|age| age >= view.times.renew * 4);
     if !is_silent {
@@ -32,7 +34,10 @@ pub fn primary_lost(view: &ClusterView) -> Verdict {
         return Verdict::Wait(Reason::Flapping(view.recent_grants.len()));
     }
     propose(
-        Command::Revoke { epoch: reign.epoch, reason: "primary-silent".to_owned() },
+        Command::Revoke {
+            epoch: reign.epoch,
+            reason: "primary-silent".to_owned(),
+        },
         Reason::PrimarySilent(view.base_age),
     )
 }
@@ -70,12 +75,14 @@ pub fn succession(view: &ClusterView) -> Verdict {
 
 /// The target of an open request that moves the primary.
 fn wanted_target(view: &ClusterView) -> Option<MemberName> {
-    view.state.requests.values().filter(|request| request.is_open()).find_map(|request| {
-        match &request.step {
+    view.state
+        .requests
+        .values()
+        .filter(|request| request.is_open())
+        .find_map(|request| match &request.step {
             Step::Moving { to } => Some(to.clone()),
             Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } | Step::Ended(_) => None,
-        }
-    })
+        })
 }
 
 /// The target of a forced failover: loss was accepted for it.
@@ -108,9 +115,15 @@ fn must_wait_for_seals(
     // The former primary's own end is the most anybody can have of its reign: who has it all, or is
     // it, need not wait for the others.
     let has_it_all = found.former_end.is_some_and(|end| {
-        found.candidates.iter().any(|candidate| candidate.position >= end)
+        found
+            .candidates
+            .iter()
+            .any(|candidate| candidate.position >= end)
             && wanted_target(view).is_none_or(|wanted| {
-                found.candidates.iter().any(|candidate| candidate.seal.member == wanted)
+                found
+                    .candidates
+                    .iter()
+                    .any(|candidate| candidate.seal.member == wanted)
             })
     });
     if has_it_all {
@@ -122,12 +135,17 @@ fn must_wait_for_seals(
 }
 
 fn is_released(view: &ClusterView) -> bool {
-    view.state.reign.as_ref().is_none_or(|reign| reign.phase == Phase::Released)
+    view.state
+        .reign
+        .as_ref()
+        .is_none_or(|reign| reign.phase == Phase::Released)
 }
 
 /// Puts the wanted member first, if it is as good as the best.
 fn prefer(found: &mut Assessment, wanted: Option<&MemberName>) {
-    let (Some(wanted), Some(best)) = (wanted, found.candidates.first()) else { return };
+    let (Some(wanted), Some(best)) = (wanted, found.candidates.first()) else {
+        return;
+    };
     let best = best.position;
     if let Some(place) = found
         .candidates
@@ -144,11 +162,19 @@ fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(C
     let position = view.state.ledger.position(seal.timeline, seal.end)?;
     let best = found.best?;
     let loss = if position < best {
-        format!("forced: everything between {} and {} of epoch {}", seal.end, best.end, best.epoch)
+        format!(
+            "forced: everything between {} and {} of epoch {}",
+            seal.end, best.end, best.epoch
+        )
     } else {
         "forced: nothing more than the other sealed members have".to_owned()
     };
-    let candidate = Candidate { seal: seal.clone(), position, priority: 1, was_primary: false };
+    let candidate = Candidate {
+        seal: seal.clone(),
+        position,
+        priority: 1,
+        was_primary: false,
+    };
     Some((candidate, loss))
 }
 
@@ -177,7 +203,10 @@ fn grant_when_lease_allows(
         Some(_) if is_same => Reason::RestartInPlace(member),
         Some(_) => Reason::Chosen(member),
     };
-    propose(Command::Grant(Box::new(make_grant(view, chosen, found, loss))), reason)
+    propose(
+        Command::Grant(Box::new(make_grant(view, chosen, found, loss))),
+        reason,
+    )
 }
 
 fn make_grant(
@@ -210,22 +239,37 @@ fn make_grant(
 
 /// In `async` mode: nobody confirms.
 fn first_rule(view: &ClusterView, epoch: Epoch) -> Rule {
-    Rule { id: RuleId(view.state.last_rule.0 + 1), epoch, k: 0, set: BTreeMap::new() }
+    Rule {
+        id: RuleId(view.state.last_rule.0 + 1),
+        epoch,
+        k: 0,
+        set: BTreeMap::new(),
+    }
 }
 
 /// Promoted: the first rule is satisfied at the fork, clients may come in.
 pub fn activation(view: &ClusterView) -> Verdict {
-    let Some(reign) = view.state.granted() else { return Verdict::Pass };
+    let Some(reign) = view.state.granted() else {
+        return Verdict::Pass;
+    };
     if reign.is_activated {
         return Verdict::Pass;
     }
     let Some(fork) = reign.fork else {
         return Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone()));
     };
-    let first = view.state.live_rules.iter().find(|rule| rule.epoch == reign.epoch);
+    let first = view
+        .state
+        .live_rules
+        .iter()
+        .find(|rule| rule.epoch == reign.epoch);
     match first {
         Some(rule) if rule.k == 0 => propose(
-            Command::Activate { epoch: reign.epoch, rule: rule.id, at: fork },
+            Command::Activate {
+                epoch: reign.epoch,
+                rule: rule.id,
+                at: fork,
+            },
             Reason::RuleSatisfied,
         ),
         Some(_) | None => Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone())),

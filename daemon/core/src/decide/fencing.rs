@@ -49,7 +49,10 @@ pub fn wants_renewal(view: &MemberView) -> Option<Epoch> {
 
 /// Why the storage cannot be trusted with a primary, if so.
 pub fn cannot_write(view: &MemberView) -> Option<String> {
-    if !matches!(view.postgres, PostgresStatus::Primary(_) | PostgresStatus::Unresponsive { .. }) {
+    if !matches!(
+        view.postgres,
+        PostgresStatus::Primary(_) | PostgresStatus::Unresponsive { .. }
+    ) {
         return None;
     }
     let limit = view.state.settings.probe_limit_ms;

@@ -186,7 +186,9 @@ pub fn decide_member(view: &MemberView) -> MemberVerdict {
 
 /// Just restarted: the applied truth may be old. Only the lease and the storage count.
 fn not_current(view: &MemberView) -> MemberVerdict {
-    let PostgresStatus::Primary(_) = view.postgres else { return idle(Reason::NotCurrent) };
+    let PostgresStatus::Primary(_) = view.postgres else {
+        return idle(Reason::NotCurrent);
+    };
     let epoch = view.durable.used;
     if !view.holder.may_serve(epoch, view.now, &view.times) {
         let why = "the lease has run out".to_owned();
@@ -197,18 +199,33 @@ fn not_current(view: &MemberView) -> MemberVerdict {
 
 /// Out of recovery without the right to be: kill before anything else, busy or not.
 fn must_stop(view: &MemberView) -> Option<MemberVerdict> {
-    let PostgresStatus::Primary(primary) = view.postgres else { return None };
-    let fence = |why: &str, reason| Some(act(Action::Fence { why: why.to_owned() }, reason));
+    let PostgresStatus::Primary(primary) = view.postgres else {
+        return None;
+    };
+    let fence = |why: &str, reason| {
+        Some(act(
+            Action::Fence {
+                why: why.to_owned(),
+            },
+            reason,
+        ))
+    };
     let Some(reign) = held(view) else {
         return match &view.state.reign {
             Some(reign) if reign.holder == *view.me => {
                 fence("the epoch was revoked", Reason::Revoked(reign.epoch))
             }
-            Some(_) | None => fence("out of recovery without a grant", Reason::PrimaryWithoutGrant),
+            Some(_) | None => fence(
+                "out of recovery without a grant",
+                Reason::PrimaryWithoutGrant,
+            ),
         };
     };
     if view.durable.used != reign.epoch || primary.timeline != reign.timeline {
-        return fence("out of recovery without this grant", Reason::PrimaryWithoutGrant);
+        return fence(
+            "out of recovery without this grant",
+            Reason::PrimaryWithoutGrant,
+        );
     }
     if !view.holder.may_serve(reign.epoch, view.now, &view.times) {
         return fence("the lease has run out", Reason::LeaseLost(reign.epoch));
@@ -243,23 +260,39 @@ fn give_back(view: &MemberView, epoch: Epoch, why: &str) -> MemberVerdict {
         return act(Action::MarkUsed { epoch }, reason);
     }
     if !view.set.is_empty {
-        return act(Action::Fence { why: why.to_owned() }, reason);
+        return act(
+            Action::Fence {
+                why: why.to_owned(),
+            },
+            reason,
+        );
     }
-    let release =
-        Command::Release { epoch, member: view.me.clone(), why: why.to_owned() };
+    let release = Command::Release {
+        epoch,
+        member: view.me.clone(),
+        why: why.to_owned(),
+    };
     act(Action::Tell(Box::new(release)), Reason::Released(epoch))
 }
 
 /// Revoked: kill at once and release; then nobody waits.
 fn let_go(view: &MemberView, reign: &Reign) -> MemberVerdict {
-    give_back(view, reign.epoch, reign.ended_because.as_deref().unwrap_or("revoked"))
+    give_back(
+        view,
+        reign.epoch,
+        reign.ended_because.as_deref().unwrap_or("revoked"),
+    )
 }
 
 /// This member holds the newest epoch.
 fn hold(view: &MemberView, reign: &Reign) -> MemberVerdict {
     let epoch = reign.epoch;
     if Some(reign.incarnation) != view.durable.incarnation {
-        return give_back(view, epoch, "the data directory is another one than was granted");
+        return give_back(
+            view,
+            epoch,
+            "the data directory is another one than was granted",
+        );
     }
     if view.durable.min_epoch > epoch {
         return give_back(view, epoch, "a newer epoch was promised");
@@ -299,20 +332,31 @@ fn promote(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
         return act(Action::Promise { epoch }, Reason::Promise(epoch));
     }
     if standby.follows.is_some() || standby.receiver.is_some() {
-        return act(Action::Detach { epoch: reign.epoch }, Reason::StopReceiving(reign.epoch));
+        return act(
+            Action::Detach { epoch: reign.epoch },
+            Reason::StopReceiving(reign.epoch),
+        );
     }
     if !standby.at_end_of_wal {
         return idle(Reason::ReadingWal);
     }
     if standby.proven_end() != reign.start {
-        let why = format!("the end of WAL is {}, not {}", standby.proven_end(), reign.start);
+        let why = format!(
+            "the end of WAL is {}, not {}",
+            standby.proven_end(),
+            reign.start
+        );
         return give_back(view, reign.epoch, &why);
     }
     if !view.holder.may_promote(reign.epoch, view.now, &view.times) {
         return idle(Reason::WaitingForLease(reign.epoch));
     }
     act(
-        Action::Promote { epoch: reign.epoch, timeline: reign.timeline, start: reign.start },
+        Action::Promote {
+            epoch: reign.epoch,
+            timeline: reign.timeline,
+            start: reign.start,
+        },
         Reason::Promote(reign.epoch, reign.timeline),
     )
 }
@@ -330,8 +374,15 @@ fn serve(view: &MemberView, reign: &Reign, primary: &Primary) -> MemberVerdict {
         let Some(fork) = primary.fork else {
             return idle(Reason::CannotTell("where the timeline began".to_owned()));
         };
-        let told = Command::Promoted { epoch, member: view.me.clone(), fork };
-        return act(Action::Tell(Box::new(told)), Reason::TellPromoted(epoch, fork));
+        let told = Command::Promoted {
+            epoch,
+            member: view.me.clone(),
+            fork,
+        };
+        return act(
+            Action::Tell(Box::new(told)),
+            Reason::TellPromoted(epoch, fork),
+        );
     }
     if !reign.is_activated {
         return idle(Reason::WaitingForActivation(epoch));
@@ -353,22 +404,30 @@ fn serve(view: &MemberView, reign: &Reign, primary: &Primary) -> MemberVerdict {
 
 /// Draining for a switchover, or undoing it.
 fn hand_over(view: &MemberView) -> Option<MemberVerdict> {
-    let wanted = view.state.moving_request().and_then(|request| match &request.step {
-        crate::model::request::Step::Drain { to } | crate::model::request::Step::Moving { to } => {
-            matches!(request.kind, RequestKind::Switchover { .. })
-                .then(|| (request.id.clone(), to.clone()))
-        }
-        crate::model::request::Step::Accepted
-        | crate::model::request::Step::Prepare { .. }
-        | crate::model::request::Step::Ended(_) => None,
-    });
+    let wanted = view
+        .state
+        .moving_request()
+        .and_then(|request| match &request.step {
+            crate::model::request::Step::Drain { to }
+            | crate::model::request::Step::Moving { to } => {
+                matches!(request.kind, RequestKind::Switchover { .. })
+                    .then(|| (request.id.clone(), to.clone()))
+            }
+            crate::model::request::Step::Accepted
+            | crate::model::request::Step::Prepare { .. }
+            | crate::model::request::Step::Ended(_) => None,
+        });
     match (wanted, view.drained) {
         (Some((id, to)), Some((done, _))) if id == *done && to != *view.me => {
             Some(idle(Reason::Drain(to)))
         }
-        (Some((request, to)), _) if to != *view.me => {
-            Some(act(Action::Drain { request, to: to.clone() }, Reason::Drain(to)))
-        }
+        (Some((request, to)), _) if to != *view.me => Some(act(
+            Action::Drain {
+                request,
+                to: to.clone(),
+            },
+            Reason::Drain(to),
+        )),
         (_, Some(_)) => Some(act(Action::Undrain, Reason::Undrain)),
         (Some(_) | None, None) => None,
     }
@@ -398,6 +457,11 @@ pub(super) fn unresponsive(for_ms: u64) -> MemberVerdict {
     if age < UNRESPONSIVE_LIMIT {
         idle(Reason::Unresponsive(age))
     } else {
-        act(Action::Fence { why: "it does not answer".to_owned() }, Reason::Unresponsive(age))
+        act(
+            Action::Fence {
+                why: "it does not answer".to_owned(),
+            },
+            Reason::Unresponsive(age),
+        )
     }
 }

@@ -19,7 +19,12 @@ pub fn replace(view: &ClusterView) -> Verdict {
         let reason = Reason::Replacing(name.clone());
         let votes = |node| view.voters.contains(&node);
         if votes(new) && !votes(member.node) {
-            return propose(Command::Replaced { member: name.clone() }, reason);
+            return propose(
+                Command::Replaced {
+                    member: name.clone(),
+                },
+                reason,
+            );
         }
         return match view.learners.iter().find(|(node, _)| *node == new) {
             None if !votes(new) => {
@@ -27,9 +32,13 @@ pub fn replace(view: &ClusterView) -> Verdict {
                 Verdict::Voters(VoterChange::AddLearner { node: new, peer }, reason)
             }
             Some((_, false)) => Verdict::Wait(reason),
-            None | Some((_, true)) => {
-                Verdict::Voters(VoterChange::Swap { old: member.node, new }, reason)
-            }
+            None | Some((_, true)) => Verdict::Voters(
+                VoterChange::Swap {
+                    old: member.node,
+                    new,
+                },
+                reason,
+            ),
         };
     }
     Verdict::Pass
@@ -41,8 +50,11 @@ pub fn placement(view: &ClusterView) -> Verdict {
     let Some(reign) = view.state.granted().filter(|reign| reign.is_activated) else {
         return Verdict::Pass;
     };
-    let sits_on_primary =
-        view.state.members.get(&reign.holder).is_some_and(|member| member.node == view.me);
+    let sits_on_primary = view
+        .state
+        .members
+        .get(&reign.holder)
+        .is_some_and(|member| member.node == view.me);
     let is_too_soon = view.leading_for < Duration::from_secs(3)
         || view.elect_asked_age.is_some_and(|age| age < ELECT_EVERY);
     let lease_left = view.times.lease.saturating_sub(view.base_age);

@@ -156,75 +156,210 @@ pub enum Reason {
 /// Code and meaning of every reason, in the order of the enum; `docs/rules.md` is made from it.
 pub const ALL: &[(&str, &str)] = &[
     ("all-well", "Nothing to do."),
-    ("member-changed", "A member announced an address, a tag or a new data directory; it is recorded."),
-    ("lease-settled", "A change of the lease length has taken effect everywhere."),
-    ("nobody-to-initialize", "A new cluster waits for a database member that can make or bring the first data."),
-    ("several-bring-data", "More than one member has a data directory of its own; only one can be the cluster's. Move the others aside."),
-    ("initializing", "The named member makes or brings the first data directory."),
-    ("first-data-exists", "The first data directory is recorded as the cluster's."),
-    ("primary-silent", "The primary's daemon has not renewed its lease; its epoch is revoked."),
-    ("flapping", "Several failovers within ten minutes: a silent primary gets its whole lease to come back before the next one."),
-    ("paused", "The cluster is paused: it makes no decision until `clusterctl resume`. The lease is still enforced."),
-    ("sealing", "Waiting for members that are heard to seal, so that the best can be chosen among all."),
-    ("lease-running", "The old primary's lease may still run; no other member is granted before it has run out."),
-    ("no-candidate", "No member may be promoted; each is named with its reason. `clusterctl failover` overrides it with a recorded loss."),
-    ("chosen", "The named member has the best position and is granted the next epoch."),
-    ("restart-in-place", "The former primary has the best position and is granted the next epoch."),
+    (
+        "member-changed",
+        "A member announced an address, a tag or a new data directory; it is recorded.",
+    ),
+    (
+        "lease-settled",
+        "A change of the lease length has taken effect everywhere.",
+    ),
+    (
+        "nobody-to-initialize",
+        "A new cluster waits for a database member that can make or bring the first data.",
+    ),
+    (
+        "several-bring-data",
+        "More than one member has a data directory of its own; only one can be the cluster's. Move the others aside.",
+    ),
+    (
+        "initializing",
+        "The named member makes or brings the first data directory.",
+    ),
+    (
+        "first-data-exists",
+        "The first data directory is recorded as the cluster's.",
+    ),
+    (
+        "primary-silent",
+        "The primary's daemon has not renewed its lease; its epoch is revoked.",
+    ),
+    (
+        "flapping",
+        "Several failovers within ten minutes: a silent primary gets its whole lease to come back before the next one.",
+    ),
+    (
+        "paused",
+        "The cluster is paused: it makes no decision until `clusterctl resume`. The lease is still enforced.",
+    ),
+    (
+        "sealing",
+        "Waiting for members that are heard to seal, so that the best can be chosen among all.",
+    ),
+    (
+        "lease-running",
+        "The old primary's lease may still run; no other member is granted before it has run out.",
+    ),
+    (
+        "no-candidate",
+        "No member may be promoted; each is named with its reason. `clusterctl failover` overrides it with a recorded loss.",
+    ),
+    (
+        "chosen",
+        "The named member has the best position and is granted the next epoch.",
+    ),
+    (
+        "restart-in-place",
+        "The former primary has the best position and is granted the next epoch.",
+    ),
     ("first-primary", "The first primary of a new cluster."),
-    ("waiting-for-promotion", "The granted member has not left recovery yet."),
-    ("rule-satisfied", "The new primary's starting point is safe under its rule; clients are let in."),
+    (
+        "waiting-for-promotion",
+        "The granted member has not left recovery yet.",
+    ),
+    (
+        "rule-satisfied",
+        "The new primary's starting point is safe under its rule; clients are let in.",
+    ),
     ("switchover", "A planned hand-over goes on."),
-    ("failover-requested", "An operator asked for a failover to the named member."),
-    ("restart-requested", "An operator asked for a restart of the primary: a new epoch on the same member."),
+    (
+        "failover-requested",
+        "An operator asked for a failover to the named member.",
+    ),
+    (
+        "restart-requested",
+        "An operator asked for a restart of the primary: a new epoch on the same member.",
+    ),
     ("request-done", "A request of an operator was carried out."),
-    ("request-failed", "A request of an operator could not be carried out; nothing was changed, or the old state was restored."),
-    ("waiting-for-member", "A request waits for the named member."),
-    ("replacing", "A host with an empty disk comes back under a new Raft id: learner, catch-up, swap."),
-    ("leader-on-primary", "Leadership moves to a member that is not the primary, so that losing the primary's host costs no election."),
+    (
+        "request-failed",
+        "A request of an operator could not be carried out; nothing was changed, or the old state was restored.",
+    ),
+    (
+        "waiting-for-member",
+        "A request waits for the named member.",
+    ),
+    (
+        "replacing",
+        "A host with an empty disk comes back under a new Raft id: learner, catch-up, swap.",
+    ),
+    (
+        "leader-on-primary",
+        "Leadership moves to a member that is not the primary, so that losing the primary's host costs no election.",
+    ),
     ("witness", "This member votes only."),
     ("not-formed", "The group has not formed yet."),
-    ("not-current", "No leader has been heard since this daemon started; nothing is decided on an old truth."),
+    (
+        "not-current",
+        "No leader has been heard since this daemon started; nothing is decided on an old truth.",
+    ),
     ("busy", "Long work is under way."),
     ("no-primary-yet", "There is no primary to follow yet."),
-    ("foreign-process", "Another process runs on this member's data directory; it is stopped."),
-    ("interrupted-work", "A rewind, clone or initdb was interrupted; the directory is never started and is made anew."),
+    (
+        "foreign-process",
+        "Another process runs on this member's data directory; it is stopped.",
+    ),
+    (
+        "interrupted-work",
+        "A rewind, clone or initdb was interrupted; the directory is never started and is made anew.",
+    ),
     ("make-first-data", "The first data directory is made here."),
     ("adopt-data", "The data found here becomes the cluster's."),
-    ("primary-without-grant", "PostgreSQL is out of recovery without a Grant; it is stopped."),
-    ("revoked", "The epoch was revoked; PostgreSQL is stopped at once."),
-    ("lease-lost", "The lease has run out; PostgreSQL is stopped."),
-    ("give-back", "The Grant cannot be used here any more and is given back."),
-    ("released", "All processes are gone: nobody has to wait for the lease."),
-    ("promise", "The promise never to acknowledge an older epoch is made durable."),
-    ("stop-receiving", "The WAL receiver must be gone before the end of WAL counts."),
+    (
+        "primary-without-grant",
+        "PostgreSQL is out of recovery without a Grant; it is stopped.",
+    ),
+    (
+        "revoked",
+        "The epoch was revoked; PostgreSQL is stopped at once.",
+    ),
+    (
+        "lease-lost",
+        "The lease has run out; PostgreSQL is stopped.",
+    ),
+    (
+        "give-back",
+        "The Grant cannot be used here any more and is given back.",
+    ),
+    (
+        "released",
+        "All processes are gone: nobody has to wait for the lease.",
+    ),
+    (
+        "promise",
+        "The promise never to acknowledge an older epoch is made durable.",
+    ),
+    (
+        "stop-receiving",
+        "The WAL receiver must be gone before the end of WAL counts.",
+    ),
     ("reading-wal", "Recovery is reading the WAL on disk."),
-    ("read-end-of-wal", "The end of the stopped server's WAL is read from disk."),
+    (
+        "read-end-of-wal",
+        "The end of the stopped server's WAL is read from disk.",
+    ),
     ("sealed", "Sealed; the leader chooses."),
     ("nothing-to-seal", "There is no data here."),
-    ("start-sealed", "PostgreSQL is started in recovery, without an upstream."),
-    ("waiting-for-lease", "The Grant is there, the first renewal is not confirmed yet."),
+    (
+        "start-sealed",
+        "PostgreSQL is started in recovery, without an upstream.",
+    ),
+    (
+        "waiting-for-lease",
+        "The Grant is there, the first renewal is not confirmed yet.",
+    ),
     ("promote", "PostgreSQL is promoted."),
     ("preparing", "Roles and checks after the promotion."),
-    ("tell-promoted", "The start of the new timeline is recorded."),
-    ("restore-signal", "`standby.signal` is put back under the running primary, so that any other start is read-only."),
+    (
+        "tell-promoted",
+        "The start of the new timeline is recorded.",
+    ),
+    (
+        "restore-signal",
+        "`standby.signal` is put back under the running primary, so that any other start is read-only.",
+    ),
     ("open-gate", "The epoch is activated: clients are let in."),
-    ("waiting-for-activation", "Clients are let in once the epoch is activated."),
+    (
+        "waiting-for-activation",
+        "Clients are let in once the epoch is activated.",
+    ),
     ("serving", "This member is the primary."),
-    ("drain", "Writers are fenced until the target of the switchover has everything."),
-    ("undrain", "The switchover was called off: clients are let in again."),
+    (
+        "drain",
+        "Writers are fenced until the target of the switchover has everything.",
+    ),
+    (
+        "undrain",
+        "The switchover was called off: clients are let in again.",
+    ),
     ("follow", "The standby is pointed at the primary."),
     ("following", "The standby follows the primary."),
-    ("stale-truth", "What this member knows is older than what it promised; it waits for newer."),
-    ("diverged", "This member's WAL left the primary's line; it is stopped and rewound."),
+    (
+        "stale-truth",
+        "What this member knows is older than what it promised; it waits for newer.",
+    ),
+    (
+        "diverged",
+        "This member's WAL left the primary's line; it is stopped and rewound.",
+    ),
     ("rewind", "pg_rewind undoes the divergence."),
     ("clone", "A new copy is made beside the old one."),
     ("starting", "PostgreSQL is starting."),
     ("stopping", "PostgreSQL is stopping."),
     ("unresponsive", "PostgreSQL does not answer."),
-    ("cannot-write", "The storage does not take writes; the primary is given up."),
-    ("cannot-tell", "The state of PostgreSQL could not be seen; nothing is done on a guess."),
+    (
+        "cannot-write",
+        "The storage does not take writes; the primary is given up.",
+    ),
+    (
+        "cannot-tell",
+        "The state of PostgreSQL could not be seen; nothing is done on a guess.",
+    ),
     ("on-request", "An operator asked for it."),
-    ("unusable", "The data directory cannot be used and a clone would not cure it."),
+    (
+        "unusable",
+        "The data directory cannot be used and a clone would not cure it.",
+    ),
 ];
 
 impl Reason {
@@ -307,7 +442,9 @@ impl Reason {
     /// What the code means, whatever the details.
     pub fn meaning(&self) -> &'static str {
         let code = self.code();
-        ALL.iter().find(|(known, _)| *known == code).map_or("", |(_, meaning)| meaning)
+        ALL.iter()
+            .find(|(known, _)| *known == code)
+            .map_or("", |(_, meaning)| meaning)
     }
 
     /// The details of this occurrence; empty when the meaning says it all.
@@ -393,14 +530,22 @@ impl Reason {
 }
 
 fn names(members: &[MemberName]) -> String {
-    members.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ")
+    members
+        .iter()
+        .map(MemberName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let details = self.details();
         let meaning = self.meaning().trim_end_matches('.');
-        if details.is_empty() { f.write_str(meaning) } else { write!(f, "{meaning} ({details})") }
+        if details.is_empty() {
+            f.write_str(meaning)
+        } else {
+            write!(f, "{meaning} ({details})")
+        }
     }
 }
 
@@ -415,7 +560,11 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), listed);
-        for reason in [Reason::AllWell, Reason::Unusable(String::new()), Reason::Undrain] {
+        for reason in [
+            Reason::AllWell,
+            Reason::Unusable(String::new()),
+            Reason::Undrain,
+        ] {
             assert!(!reason.meaning().is_empty(), "{}", reason.code());
         }
     }

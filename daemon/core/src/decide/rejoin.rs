@@ -22,17 +22,24 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
         PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
         PostgresStatus::Stopped(stopped) => stopped_server(view, reign, stopped),
         PostgresStatus::Empty => clone(reign, "no data yet"),
-        PostgresStatus::Unusable { why, clone_would_cure: true } => clone(reign, why),
-        PostgresStatus::Unusable { why, clone_would_cure: false } => {
-            idle(Reason::Unusable(why.clone()))
-        }
+        PostgresStatus::Unusable {
+            why,
+            clone_would_cure: true,
+        } => clone(reign, why),
+        PostgresStatus::Unusable {
+            why,
+            clone_would_cure: false,
+        } => idle(Reason::Unusable(why.clone())),
         PostgresStatus::Starting { .. } => idle(Reason::Starting),
         PostgresStatus::Stopping => idle(Reason::Stopping),
         PostgresStatus::Unresponsive { for_ms, .. } => super::member::unresponsive(*for_ms),
         PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
-        PostgresStatus::Primary(_) => {
-            act(Action::Fence { why: "out of recovery".to_owned() }, Reason::PrimaryWithoutGrant)
-        }
+        PostgresStatus::Primary(_) => act(
+            Action::Fence {
+                why: "out of recovery".to_owned(),
+            },
+            Reason::PrimaryWithoutGrant,
+        ),
     }
 }
 
@@ -50,14 +57,19 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
     let id = request.id.clone();
     let text = format!("{} by {}", request.kind.verb(), request.by);
     match &request.kind {
-        RequestKind::Restart { .. } => {
-            Some(act(Action::RestartStandby { request: id }, Reason::OnRequest(text)))
-        }
+        RequestKind::Restart { .. } => Some(act(
+            Action::RestartStandby { request: id },
+            Reason::OnRequest(text),
+        )),
         RequestKind::Reload { .. } => {
             Some(act(Action::Reload { request: id }, Reason::OnRequest(text)))
         }
         RequestKind::Reinit { .. } if reign.is_activated => Some(act(
-            Action::Clone { from: reign.holder.clone(), epoch: reign.epoch, request: Some(id) },
+            Action::Clone {
+                from: reign.holder.clone(),
+                epoch: reign.epoch,
+                request: Some(id),
+            },
             Reason::Clone(reign.holder.clone(), text),
         )),
         RequestKind::Reinit { .. }
@@ -71,7 +83,11 @@ fn clone(reign: &Reign, why: &str) -> MemberVerdict {
         return idle(Reason::WaitingForActivation(reign.epoch));
     }
     act(
-        Action::Clone { from: reign.holder.clone(), epoch: reign.epoch, request: None },
+        Action::Clone {
+            from: reign.holder.clone(),
+            epoch: reign.epoch,
+            request: None,
+        },
         Reason::Clone(reign.holder.clone(), why.to_owned()),
     )
 }
@@ -99,14 +115,20 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
         };
     }
     if standby.follows.is_some() || standby.receiver.is_some() {
-        return act(Action::Detach { epoch: reign.epoch }, Reason::StopReceiving(reign.epoch));
+        return act(
+            Action::Detach { epoch: reign.epoch },
+            Reason::StopReceiving(reign.epoch),
+        );
     }
     if !standby.at_end_of_wal {
         return idle(Reason::ReadingWal);
     }
     match relation(view, standby.timeline, standby.proven_end(), reign) {
         Relation::OnLine => act(
-            Action::Attach { to: reign.holder.clone(), epoch: reign.epoch },
+            Action::Attach {
+                to: reign.holder.clone(),
+                epoch: reign.epoch,
+            },
             Reason::Follow(reign.holder.clone(), reign.epoch),
         ),
         Relation::Diverged { fork } => act(Action::StopDiverged, Reason::Diverged(fork)),
@@ -127,13 +149,18 @@ fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> Member
     if !reign.is_activated {
         return idle(Reason::WaitingForActivation(reign.epoch));
     }
-    let timeline = stopped.min_recovery_timeline.unwrap_or(stopped.checkpoint_timeline);
+    let timeline = stopped
+        .min_recovery_timeline
+        .unwrap_or(stopped.checkpoint_timeline);
     match relation(view, timeline, stopped.min_recovery_end, reign) {
         // The control file lags: the records that left the line lie only in WAL files. pg_rewind
         // would see no need and leave them, and the next start would replay them again.
         Relation::OnLine => clone(reign, "pg_rewind would not see that it has diverged"),
         Relation::Diverged { fork } => act(
-            Action::Rewind { from: reign.holder.clone(), epoch: reign.epoch },
+            Action::Rewind {
+                from: reign.holder.clone(),
+                epoch: reign.epoch,
+            },
             Reason::Rewind(reign.holder.clone(), fork),
         ),
         Relation::Unknown => clone(reign, "its timeline is not the cluster's"),
@@ -149,7 +176,9 @@ pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
     };
     if !view.set.is_empty {
         return act(
-            Action::Fence { why: format!("an interrupted {what}") },
+            Action::Fence {
+                why: format!("an interrupted {what}"),
+            },
             Reason::InterruptedWork(what.to_owned()),
         );
     }
@@ -160,7 +189,11 @@ pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
             idle(Reason::NoPrimaryYet)
         };
     }
-    match view.state.followable().filter(|reign| reign.holder != *view.me) {
+    match view
+        .state
+        .followable()
+        .filter(|reign| reign.holder != *view.me)
+    {
         Some(reign) if view.durable.min_epoch <= reign.epoch => {
             clone(reign, &format!("a {what} was interrupted"))
         }

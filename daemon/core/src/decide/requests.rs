@@ -40,12 +40,17 @@ pub fn move_primary(view: &ClusterView) -> Verdict {
 
 fn is_or_was_holder(view: &ClusterView, request: &Request, member: &MemberName) -> bool {
     matches!(request.step, Step::Moving { .. })
-        || view.state.granted().is_some_and(|reign| reign.holder == *member)
+        || view
+            .state
+            .granted()
+            .is_some_and(|reign| reign.holder == *member)
 }
 
 /// How long ago this leader first saw the request; steps restart with a new leader.
 fn is_overdue(view: &ClusterView, request: &Request) -> bool {
-    view.request_ages.get(&request.id).is_some_and(|age| *age > STEP_LIMIT)
+    view.request_ages
+        .get(&request.id)
+        .is_some_and(|age| *age > STEP_LIMIT)
 }
 
 fn fail(request: &Request, why: String) -> Verdict {
@@ -69,7 +74,13 @@ fn done(request: &Request, text: String) -> Verdict {
 }
 
 fn step(request: &Request, step: Step, text: String) -> Verdict {
-    propose(Command::Step { id: request.id.clone(), step }, Reason::Switchover(text))
+    propose(
+        Command::Step {
+            id: request.id.clone(),
+            step,
+        },
+        Reason::Switchover(text),
+    )
 }
 
 fn switchover(view: &ClusterView, request: &Request, to: Option<&MemberName>) -> Verdict {
@@ -81,9 +92,11 @@ fn switchover(view: &ClusterView, request: &Request, to: Option<&MemberName>) ->
             }
             Err(why) => fail(request, why),
         },
-        Step::Prepare { to } => {
-            step(request, Step::Drain { to: to.clone() }, format!("to {to}: drain"))
-        }
+        Step::Prepare { to } => step(
+            request,
+            Step::Drain { to: to.clone() },
+            format!("to {to}: drain"),
+        ),
         Step::Drain { to } => drained(view, request, to),
         Step::Moving { to } => moving(view, request, to),
         Step::Ended(_) => Verdict::Pass,
@@ -100,7 +113,11 @@ pub fn switchover_target(
     };
     let mut ready = Vec::new();
     let mut refused = Vec::new();
-    for (name, _) in view.state.databases().filter(|(name, _)| **name != reign.holder) {
+    for (name, _) in view
+        .state
+        .databases()
+        .filter(|(name, _)| **name != reign.holder)
+    {
         if wanted.is_some_and(|wanted| wanted != name) {
             continue;
         }
@@ -126,7 +143,9 @@ fn may_take_over(
     let Some(member) = view.state.members.get(name) else {
         return Err("is no member".to_owned());
     };
-    let Some(report) = view.fresh(name) else { return Err("is not heard".to_owned()) };
+    let Some(report) = view.fresh(name) else {
+        return Err("is not heard".to_owned());
+    };
     let priority = member.tags.priority();
     if priority == 0 {
         return Err("is tagged nofailover".to_owned());
@@ -137,9 +156,14 @@ fn may_take_over(
     let PostgresStatus::Standby(standby) = &report.postgres else {
         return Err(format!("is {}", report.postgres.word()));
     };
-    let follows =
-        standby.follows.as_ref().is_some_and(|follows| follows.epoch == reign.epoch);
-    let streams = standby.receiver.as_ref().is_some_and(|receiver| receiver.is_streaming);
+    let follows = standby
+        .follows
+        .as_ref()
+        .is_some_and(|follows| follows.epoch == reign.epoch);
+    let streams = standby
+        .receiver
+        .as_ref()
+        .is_some_and(|receiver| receiver.is_streaming);
     if !(follows && streams) {
         return Err("is not streaming from the primary".to_owned());
     }
@@ -160,7 +184,11 @@ fn may_take_over(
 fn drained(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
     let Some(reign) = view.state.granted() else {
         // The primary was lost meanwhile: succession prefers the target.
-        return step(request, Step::Moving { to: to.clone() }, format!("to {to}: primary lost"));
+        return step(
+            request,
+            Step::Moving { to: to.clone() },
+            format!("to {to}: primary lost"),
+        );
     };
     if reign.holder == *to {
         return moving(view, request, to);
@@ -173,7 +201,11 @@ fn drained(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
         .and_then(|report| report.drained.as_ref())
         .is_some_and(|(id, _)| *id == request.id);
     if is_drained {
-        return step(request, Step::Moving { to: to.clone() }, format!("to {to}: drained"));
+        return step(
+            request,
+            Step::Moving { to: to.clone() },
+            format!("to {to}: drained"),
+        );
     }
     if is_overdue(view, request) {
         return fail(request, "the primary did not drain in time".to_owned());
@@ -184,7 +216,9 @@ fn drained(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
 
 /// The step is Moving: revoke once, then see who got it.
 fn moving(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
-    let Some(reign) = view.state.granted() else { return Verdict::Pass };
+    let Some(reign) = view.state.granted() else {
+        return Verdict::Pass;
+    };
     let granted_since = view
         .state
         .history
@@ -192,7 +226,10 @@ fn moving(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
         .any(|entry| entry.what == "granted" && entry.index > request.index);
     if !granted_since {
         return propose(
-            Command::Revoke { epoch: reign.epoch, reason: request.kind.verb().to_owned() },
+            Command::Revoke {
+                epoch: reign.epoch,
+                reason: request.kind.verb().to_owned(),
+            },
             Reason::Switchover(format!("to {to}: revoke")),
         );
     }
@@ -212,7 +249,10 @@ fn moving(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
             }
         };
     }
-    fail(request, format!("switched over to \"{}\" instead of \"{to}\"", reign.holder))
+    fail(
+        request,
+        format!("switched over to \"{}\" instead of \"{to}\"", reign.holder),
+    )
 }
 
 fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
@@ -222,7 +262,10 @@ fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
                 return fail(request, format!("{to} is not heard"));
             }
             propose(
-                Command::Step { id: request.id.clone(), step: Step::Moving { to: to.clone() } },
+                Command::Step {
+                    id: request.id.clone(),
+                    step: Step::Moving { to: to.clone() },
+                },
                 Reason::FailoverRequested(to.clone()),
             )
         }
@@ -240,7 +283,10 @@ fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
 fn restart_primary(view: &ClusterView, request: &Request, member: &MemberName) -> Verdict {
     match &request.step {
         Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } => propose(
-            Command::Step { id: request.id.clone(), step: Step::Moving { to: member.clone() } },
+            Command::Step {
+                id: request.id.clone(),
+                step: Step::Moving { to: member.clone() },
+            },
             Reason::RestartRequested(member.clone()),
         ),
         Step::Moving { to } => moving(view, request, to),
@@ -257,7 +303,10 @@ pub fn members(view: &ClusterView) -> Verdict {
             | RequestKind::Reinit { member } => member,
             RequestKind::Switchover { .. } | RequestKind::Failover { .. } => continue,
         };
-        let holds = view.state.granted().is_some_and(|reign| reign.holder == *member);
+        let holds = view
+            .state
+            .granted()
+            .is_some_and(|reign| reign.holder == *member);
         if holds && matches!(request.kind, RequestKind::Reinit { .. }) {
             return fail(request, format!("{member} has become the primary"));
         }

@@ -22,7 +22,10 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
     match view.postgres {
         PostgresStatus::Standby(standby) => {
             if standby.follows.is_some() || standby.receiver.is_some() {
-                return act(Action::Detach { epoch: target }, Reason::StopReceiving(target));
+                return act(
+                    Action::Detach { epoch: target },
+                    Reason::StopReceiving(target),
+                );
             }
             match view.seal.filter(|seal| seal.target == target) {
                 Some(seal) => idle(Reason::Sealed(target, seal.end)),
@@ -36,7 +39,10 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
             None if stopped.was_in_recovery || view.cannot_read_wal => {
                 act(Action::StartSealed, Reason::StartSealed)
             }
-            None => act(Action::ReadEndOfWal { target }, Reason::ReadEndOfWal(target)),
+            None => act(
+                Action::ReadEndOfWal { target },
+                Reason::ReadEndOfWal(target),
+            ),
             Some(_) => act(Action::StartSealed, Reason::StartSealed),
         },
         PostgresStatus::Starting { .. } => idle(Reason::Starting),
@@ -45,8 +51,11 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
         PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
         PostgresStatus::Empty => idle(Reason::NothingToSeal("the directory is empty".to_owned())),
         PostgresStatus::Unusable { why, .. } => idle(Reason::NothingToSeal(why.clone())),
-        PostgresStatus::Primary(_) => {
-            act(Action::Fence { why: "out of recovery".to_owned() }, Reason::PrimaryWithoutGrant)
-        }
+        PostgresStatus::Primary(_) => act(
+            Action::Fence {
+                why: "out of recovery".to_owned(),
+            },
+            Reason::PrimaryWithoutGrant,
+        ),
     }
 }

@@ -12,13 +12,18 @@ use super::reason::Reason;
 /// A report that differs from what Raft knows is recorded.
 pub fn describe(view: &ClusterView) -> Verdict {
     for (name, member) in &view.state.members {
-        let Some(report) = view.fresh(name) else { continue };
+        let Some(report) = view.fresh(name) else {
+            continue;
+        };
         if report.node != member.node {
             continue;
         }
         // While long work runs the directory is neither the old nor the new one.
-        let incarnation =
-            if report.busy.is_some() { member.incarnation } else { report.incarnation };
+        let incarnation = if report.busy.is_some() {
+            member.incarnation
+        } else {
+            report.incarnation
+        };
         let is_same = report.addresses == member.addresses
             && report.tags == member.tags
             && incarnation == member.incarnation;
@@ -58,7 +63,11 @@ pub fn initialize(view: &ClusterView) -> Verdict {
                 if report.busy.is_none() && report.incarnation.is_some() =>
             {
                 propose(
-                    Command::Initialized { member: name.clone(), system_identifier, timeline },
+                    Command::Initialized {
+                        member: name.clone(),
+                        system_identifier,
+                        timeline,
+                    },
                     Reason::FirstDataExists(name.clone()),
                 )
             }
@@ -96,7 +105,9 @@ fn choose_initializer(view: &ClusterView) -> Verdict {
     });
     match chosen {
         Some(member) => propose(
-            Command::Initialize { member: member.clone() },
+            Command::Initialize {
+                member: member.clone(),
+            },
             Reason::Initializing(member),
         ),
         None => Verdict::Wait(Reason::NobodyToInitialize),

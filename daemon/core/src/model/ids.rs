@@ -20,7 +20,9 @@ pub struct BadName {
 fn is_name(text: &str, longest: usize) -> bool {
     text.len() <= longest
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
 macro_rules! checked_name {
@@ -156,7 +158,15 @@ mod tests {
         for good in ["a", "n1", "db-03", "a23456789012345678901234567890b"] {
             assert!(good.parse::<MemberName>().is_ok(), "{good}");
         }
-        for bad in ["", "1a", "A", "a_b", "a~b", "a23456789012345678901234567890bc", "ä"] {
+        for bad in [
+            "",
+            "1a",
+            "A",
+            "a_b",
+            "a~b",
+            "a23456789012345678901234567890bc",
+            "ä",
+        ] {
             assert!(bad.parse::<MemberName>().is_err(), "{bad}");
         }
     }

@@ -151,7 +151,9 @@ impl LeaseTimes {
 
     /// Base older than this: revoke and begin to seal. `D − K_soft − S`.
     pub fn suspect_after(&self) -> Duration {
-        self.lease.saturating_sub(self.stop_soft).saturating_sub(self.suspect_early)
+        self.lease
+            .saturating_sub(self.stop_soft)
+            .saturating_sub(self.suspect_early)
     }
 
     /// Every relation between these numbers that does not hold, each as a sentence.
@@ -210,7 +212,10 @@ impl Holder {
             return;
         }
         if epoch > self.epoch {
-            *self = Holder { epoch, ..Holder::default() };
+            *self = Holder {
+                epoch,
+                ..Holder::default()
+            };
         }
         self.valid_until = self.valid_until.max(sent.after(lease));
         self.renewed_at = self.renewed_at.max(sent);
@@ -370,7 +375,11 @@ mod tests {
     #[test]
     fn every_preset_keeps_the_inequality() {
         for preset in [Preset::Fast, Preset::Lan, Preset::Wan] {
-            assert_eq!(preset.times().problems(), Vec::<String>::new(), "{preset:?}");
+            assert_eq!(
+                preset.times().problems(),
+                Vec::<String>::new(),
+                "{preset:?}"
+            );
         }
     }
 
@@ -389,7 +398,11 @@ mod tests {
         holder.confirmed(Epoch(1), sent, times.lease);
         assert_eq!(holder.valid_until, Moment(Duration::from_secs(103)));
         holder.confirmed(Epoch(1), sent.before(Duration::from_secs(1)), times.lease);
-        assert_eq!(holder.valid_until, Moment(Duration::from_secs(103)), "never backwards");
+        assert_eq!(
+            holder.valid_until,
+            Moment(Duration::from_secs(103)),
+            "never backwards"
+        );
         assert!(holder.may_serve(Epoch(1), Moment(Duration::from_millis(102_599)), &times));
         assert!(!holder.may_serve(Epoch(1), Moment(Duration::from_millis(102_600)), &times));
         assert!(!holder.may_serve(Epoch(2), sent, &times));
@@ -402,7 +415,10 @@ mod tests {
         let mut granter = Granter::started(Moment::default());
         granter.lead(vote, short);
         for tick in 1..=100 {
-            granter.pass(Moment(Duration::from_millis(20 * tick)), Duration::from_millis(20));
+            granter.pass(
+                Moment(Duration::from_millis(20 * tick)),
+                Duration::from_millis(20),
+            );
         }
         granter.ready(vote, long);
         assert!(!granter.lease_waited_out());

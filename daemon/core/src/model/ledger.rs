@@ -49,7 +49,10 @@ pub struct Ledger {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Ledger { base: TimelineId::FIRST, entries: Vec::new() }
+        Ledger {
+            base: TimelineId::FIRST,
+            entries: Vec::new(),
+        }
     }
 }
 
@@ -89,15 +92,26 @@ impl Ledger {
 
     /// The highest timeline ever given.
     pub fn highest(&self) -> TimelineId {
-        self.entries.iter().map(|entry| entry.timeline).max().unwrap_or(self.base).max(self.base)
+        self.entries
+            .iter()
+            .map(|entry| entry.timeline)
+            .max()
+            .unwrap_or(self.base)
+            .max(self.base)
     }
 
     /// Orders (timeline, LSN); `None` when the timeline is not in the ledger.
     pub fn position(&self, timeline: TimelineId, end: Lsn) -> Option<Position> {
         if timeline == self.base {
-            return Some(Position { epoch: Epoch::NONE, end });
+            return Some(Position {
+                epoch: Epoch::NONE,
+                end,
+            });
         }
-        self.entry(timeline).map(|entry| Position { epoch: entry.epoch, end })
+        self.entry(timeline).map(|entry| Position {
+            epoch: entry.epoch,
+            end,
+        })
     }
 
     /// Whether WAL that ends at (`timeline`, `end`) is a prefix of the line of timeline `target`.
@@ -174,10 +188,17 @@ mod tests {
     fn a_dead_branch_is_diverged_however_long_it_is() {
         let ledger = Ledger {
             base: TimelineId(1),
-            entries: vec![entry(1, 2, 1, 100), entry(2, 3, 2, 200), entry(3, 4, 2, 150)],
+            entries: vec![
+                entry(1, 2, 1, 100),
+                entry(2, 3, 2, 200),
+                entry(3, 4, 2, 150),
+            ],
         };
         let main = TimelineId(4);
-        assert_eq!(ledger.relation(TimelineId(2), Lsn(150), main), Relation::OnLine);
+        assert_eq!(
+            ledger.relation(TimelineId(2), Lsn(150), main),
+            Relation::OnLine
+        );
         assert_eq!(
             ledger.relation(TimelineId(2), Lsn(151), main),
             Relation::Diverged { fork: Lsn(150) }
@@ -186,13 +207,19 @@ mod tests {
             ledger.relation(TimelineId(3), Lsn(900), main),
             Relation::Diverged { fork: Lsn(150) }
         );
-        assert_eq!(ledger.relation(TimelineId(1), Lsn(100), main), Relation::OnLine);
+        assert_eq!(
+            ledger.relation(TimelineId(1), Lsn(100), main),
+            Relation::OnLine
+        );
         assert_eq!(
             ledger.relation(TimelineId(4), Lsn(200), TimelineId(2)),
             Relation::Diverged { fork: Lsn(150) },
             "a descendant has left its ancestor's line"
         );
-        assert_eq!(ledger.relation(TimelineId(9), Lsn(1), main), Relation::Unknown);
+        assert_eq!(
+            ledger.relation(TimelineId(9), Lsn(1), main),
+            Relation::Unknown
+        );
         assert!(
             ledger.position(TimelineId(4), Lsn(1)) > ledger.position(TimelineId(3), Lsn(900)),
             "the newer epoch wins over the longer WAL"

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 /// A byte position in the write-ahead log. Always say which one: receive, flush, replay, end of WAL.
 ///
 /// Unit: bytes since the beginning of the cluster's WAL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Lsn(pub u64);
 
@@ -61,7 +63,16 @@ mod tests {
 
     #[test]
     fn what_is_no_lsn_is_refused() {
-        for text in ["", "/", "1/", "/1", "16B374D848", "x/1", "123456789/0", "1/2/3"] {
+        for text in [
+            "",
+            "/",
+            "1/",
+            "/1",
+            "16B374D848",
+            "x/1",
+            "123456789/0",
+            "1/2/3",
+        ] {
             assert!(text.parse::<Lsn>().is_err(), "{text}");
         }
     }

@@ -53,7 +53,11 @@ pub struct Tags {
 impl Tags {
     /// The effective failover priority; 0 means never.
     pub fn priority(&self) -> u32 {
-        if self.nofailover { 0 } else { self.failover_priority.unwrap_or(1) }
+        if self.nofailover {
+            0
+        } else {
+            self.failover_priority.unwrap_or(1)
+        }
     }
 }
 

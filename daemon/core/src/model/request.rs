@@ -49,7 +49,10 @@ impl RequestKind {
 
     /// Whether it changes who is primary; only one such request is open at a time.
     pub fn moves_primary(&self) -> bool {
-        matches!(self, RequestKind::Switchover { .. } | RequestKind::Failover { .. })
+        matches!(
+            self,
+            RequestKind::Switchover { .. } | RequestKind::Failover { .. }
+        )
     }
 }
 

@@ -45,7 +45,9 @@ impl Rule {
         let mut joint = rules.next()?.clone();
         for rule in rules {
             joint.k = joint.k.min(rule.k);
-            joint.set.extend(rule.set.iter().map(|(name, life)| (name.clone(), *life)));
+            joint
+                .set
+                .extend(rule.set.iter().map(|(name, life)| (name.clone(), *life)));
             joint.id = joint.id.max(rule.id);
         }
         Some(joint)
@@ -57,12 +59,23 @@ mod tests {
     use super::*;
 
     fn rule(k: u32, names: &[&str]) -> Rule {
-        let set = names.iter().map(|n| (n.parse().expect("name"), Incarnation(1))).collect();
-        Rule { id: RuleId(1), epoch: Epoch(1), k, set }
+        let set = names
+            .iter()
+            .map(|n| (n.parse().expect("name"), Incarnation(1)))
+            .collect();
+        Rule {
+            id: RuleId(1),
+            epoch: Epoch(1),
+            k,
+            set,
+        }
     }
 
     fn sealed(names: &[&str]) -> SealedSet {
-        names.iter().map(|n| (n.parse().expect("name"), Incarnation(1))).collect()
+        names
+            .iter()
+            .map(|n| (n.parse().expect("name"), Incarnation(1)))
+            .collect()
     }
 
     #[test]
@@ -70,8 +83,14 @@ mod tests {
         assert!(!rule(1, &["b", "c"]).is_blocked_by_standbys(&sealed(&["b"])));
         assert!(rule(1, &["b", "c"]).is_blocked_by_standbys(&sealed(&["b", "c"])));
         assert!(rule(2, &["b", "c"]).is_blocked_by_standbys(&sealed(&["c"])));
-        assert!(!rule(0, &[]).is_blocked_by_standbys(&sealed(&["b", "c"])), "k = 0 never is");
-        assert!(rule(1, &[]).is_blocked_by_standbys(&sealed(&[])), "the fence always is");
+        assert!(
+            !rule(0, &[]).is_blocked_by_standbys(&sealed(&["b", "c"])),
+            "k = 0 never is"
+        );
+        assert!(
+            rule(1, &[]).is_blocked_by_standbys(&sealed(&[])),
+            "the fence always is"
+        );
     }
 
     #[test]

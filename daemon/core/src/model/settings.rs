@@ -62,8 +62,12 @@ impl Settings {
 
     /// Every value that will not do, as `key: what is wrong (what would do)`.
     pub fn problems(&self) -> Vec<String> {
-        let mut found: Vec<String> =
-            self.times().problems().into_iter().map(|text| format!("preset: {text}")).collect();
+        let mut found: Vec<String> = self
+            .times()
+            .problems()
+            .into_iter()
+            .map(|text| format!("preset: {text}"))
+            .collect();
         if self.seal_patience_ms > 60_000 {
             found.push("seal_patience_ms: more than a minute (at most 60000)".to_owned());
         }

@@ -142,7 +142,9 @@ impl ClusterState {
 
     /// The reign whose renewals are confirmed now.
     pub fn granted(&self) -> Option<&Reign> {
-        self.reign.as_ref().filter(|reign| reign.phase == Phase::Granted)
+        self.reign
+            .as_ref()
+            .filter(|reign| reign.phase == Phase::Granted)
     }
 
     /// The reign standbys may follow: granted and promoted.
@@ -157,12 +159,16 @@ impl ClusterState {
 
     /// Members with a PostgreSQL.
     pub fn databases(&self) -> impl Iterator<Item = (&MemberName, &Member)> {
-        self.members.iter().filter(|(_, member)| member.kind == MemberKind::Database)
+        self.members
+            .iter()
+            .filter(|(_, member)| member.kind == MemberKind::Database)
     }
 
     /// The open request that moves the primary, if any.
     pub fn moving_request(&self) -> Option<&Request> {
-        self.requests.values().find(|request| request.is_open() && request.kind.moves_primary())
+        self.requests
+            .values()
+            .find(|request| request.is_open() && request.kind.moves_primary())
     }
 
     /// Open requests, oldest first.

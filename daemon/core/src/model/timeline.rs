@@ -67,7 +67,13 @@ mod tests {
         let text = "1\t0/3000060\tno recovery target specified\n\n2\t0/5000148\tx\n";
         let lines = parse_history(text).expect("valid");
         assert_eq!(lines.len(), 2);
-        assert_eq!(lines[1], HistoryLine { parent: TimelineId(2), end: Lsn(0x500_0148) });
+        assert_eq!(
+            lines[1],
+            HistoryLine {
+                parent: TimelineId(2),
+                end: Lsn(0x500_0148)
+            }
+        );
         assert!(parse_history("one two").is_none());
     }
 }
