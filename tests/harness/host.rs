@@ -67,7 +67,20 @@ impl Host {
         let said = String::from_utf8_lossy(&answer.stdout).into_owned();
         if !answer.status.success() {
             let talk = String::from_utf8_lossy(&answer.stderr);
-            bail!("{command:?} ended with {}: {said}{talk}", answer.status);
+            // Without its environment, which may hold a token; without the way into the host.
+            let words: Vec<_> = command
+                .get_args()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            let from = words
+                .iter()
+                .position(|word| word == "--")
+                .map_or(0, |place| place + 1);
+            bail!(
+                "`{}` ended with {}: {said}{talk}",
+                words[from..].join(" "),
+                answer.status
+            );
         }
         Ok(said)
     }

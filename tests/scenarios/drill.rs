@@ -10,8 +10,9 @@ use cluster_tests::{Cluster, History, PATIENCE, Writers, wait_until};
 /// Length of a lease in preset `lan`.
 pub const LEASE: Duration = Duration::from_secs(3);
 
-/// Longest write outage a scenario accepts: twice the target of the preset, for a busy machine.
-pub const LONGEST_OUTAGE: Duration = Duration::from_secs(10);
+/// Longest write outage a scenario accepts: several times the target, because scenarios run on busy
+/// machines and ask what happens; how fast it is, the benchmark measures.
+pub const LONGEST_OUTAGE: Duration = Duration::from_secs(15);
 
 /// Writers at work on a healthy cluster.
 pub struct Drill {

@@ -83,6 +83,7 @@ const SUITES: &[Suite] = &[
         arguments: &["test", "-p", "cluster-tests", "--test", "postgres"],
         needs: Needs::Cluster,
     },
+    // One at a time: each is a whole cluster with clocks that must be kept.
     Suite {
         name: "scenarios",
         arguments: &[
@@ -93,7 +94,7 @@ const SUITES: &[Suite] = &[
             "scenarios",
             "--",
             "--test-threads",
-            "2",
+            "1",
         ],
         needs: Needs::Cluster,
     },

@@ -91,7 +91,7 @@ pub struct Voter {
     pub applied: u8,
     pub noop: Option<u8>,
     pub granter: Granter,
-    /// Who acknowledged anything under this vote, ever: only a mutant looks at it.
+    /// Who acknowledged a heartbeat of the first leader before all this: only a mutant looks.
     pub acked: u8,
 }
 
@@ -161,10 +161,6 @@ pub enum Step {
         node: u8,
         back: u8,
     },
-    Beat {
-        leader: u8,
-        voter: u8,
-    },
 }
 
 fn vote(term: u64, node: u64) -> LeaderVote {
@@ -220,6 +216,7 @@ impl State {
         };
         let leader = &mut state.voters[bounds.leader];
         leader.leading = Some(first);
+        leader.acked = 0b111;
         leader.granter.lead(first, lease);
         leader.granter.ready(first, lease);
         leader.granter.confirm(lease);
@@ -272,7 +269,7 @@ impl State {
                 }
             }
             for other in (0..NODES as u8).filter(|other| *other != node) {
-                self.pair_steps(node, other, bounds, truths, wrong, &mut steps);
+                self.pair_steps(node, other, bounds, truths, &mut steps);
             }
         }
         steps
@@ -354,7 +351,6 @@ impl State {
         with: u8,
         bounds: &Bounds,
         truths: &Truths,
-        wrong: Wrong,
         steps: &mut Vec<Step>,
     ) {
         let (own, other) = (
@@ -368,12 +364,6 @@ impl State {
         let Some(leading) = own.leading.filter(|leading| other.ballot <= *leading) else {
             return;
         };
-        if wrong == Wrong::RoundBegunBeforeTheRequest && own.acked & (1 << with) == 0 {
-            steps.push(Step::Beat {
-                leader: node,
-                voter: with,
-            });
-        }
         let mut commit = |change| {
             steps.push(Step::Commit {
                 leader: node,
@@ -456,12 +446,6 @@ impl State {
             } => next.commit(leader, with, change, truths),
             Step::Apply { node } => next.apply(node, truths, wrong),
             Step::Restart { node, back } => next.restart(node, back, bounds, truths, wrong),
-            Step::Beat { leader, voter } => {
-                next.voters[usize::from(leader)].acked |= 1 << voter;
-                if let Some(vote) = self.voters[usize::from(leader)].leading {
-                    next.obey(usize::from(voter), vote);
-                }
-            }
         }
         let depends_on_old_answers = matches!(
             wrong,
@@ -522,8 +506,7 @@ impl State {
             .voters
             .each_ref()
             .map(|voter| voter.leading.is_some_and(above));
-        for node in 0..NODES {
-            let voter = &mut self.voters[node];
+        for (node, voter) in self.voters.iter_mut().enumerate() {
             let needs_quorum = !matches!(
                 wrong,
                 Wrong::AnswersWithoutQuorum | Wrong::RoundBegunBeforeTheRequest

@@ -163,7 +163,7 @@ impl Postgres {
     pub fn begin_to_die(&mut self, at: Micros, clean: bool) {
         if self.runs() {
             self.dies_at = Some(self.dies_at.map_or(at, |already| already.min(at)));
-            self.stops_clean = clean && self.stops_clean || clean && self.wedged_since.is_none();
+            self.stops_clean = clean && (self.stops_clean || self.wedged_since.is_none());
         }
     }
 

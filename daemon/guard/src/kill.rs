@@ -150,6 +150,9 @@ impl Killing {
             return;
         };
         let list = groups.postgres.processes().unwrap_or_default();
+        // One by one first: a signal waits for no lock, but `cgroup.kill` for the one that every
+        // change of any control group on the machine holds (seen: over a second on a busy host).
+        list.iter().for_each(|pid| processes::strike(*pid));
         let killed = groups.postgres.kill();
         list.iter().for_each(|pid| processes::hasten(*pid));
         self.seen.extend(list);

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setpriority_process,
+    Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal, setpriority_process,
 };
 
 /// One directory, by device and inode.
@@ -89,6 +89,13 @@ impl Process {
             // It may be gone already; the next look tells.
             let _ = pidfd_send_signal(handle, signal);
         }
+    }
+}
+
+/// SIGKILL to one process of our own control group. One that is gone is what was wanted.
+pub fn strike(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
