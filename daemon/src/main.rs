@@ -70,7 +70,6 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::start(style, &config.log.level, config.name.as_str())?;
     // Two TLS providers are in the tree; this one is ours. An error means that it is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    startup::check_ports(&config)?;
     let prepared = startup::prepare(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

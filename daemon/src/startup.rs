@@ -63,7 +63,7 @@ impl DeadlineGuard for NoGuard {
 ///
 /// # Errors
 /// Every address that cannot be listened on, with its key.
-pub fn check_ports(config: &Config) -> anyhow::Result<()> {
+fn check_ports(config: &Config) -> anyhow::Result<()> {
     let listeners = [
         ("listen.http", config.listen.http),
         ("listen.grpc", config.listen.grpc),
@@ -92,7 +92,7 @@ pub fn check_ports(config: &Config) -> anyhow::Result<()> {
 /// # Errors
 /// A sentence for the operator; nothing was started that would be left.
 pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
-    require_free_ports(config)?;
+    check_ports(config)?;
     let account = match &config.postgres {
         Some(postgres) => Some(Account::of_name(&postgres.os_user)?),
         None => None,
@@ -141,19 +141,6 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         guard,
         not_granted,
     })
-}
-
-/// A port in use is found before anything is made or started.
-fn require_free_ports(config: &Config) -> anyhow::Result<()> {
-    for (key, address) in [
-        ("listen.http", config.listen.http),
-        ("listen.grpc", config.listen.grpc),
-    ] {
-        std::net::TcpListener::bind(address).with_context(|| {
-            format!("{key}: could not listen on {address} (another clusterd or program has it)")
-        })?;
-    }
-    Ok(())
 }
 
 fn reach_guard(config: &Config) -> anyhow::Result<Hello> {

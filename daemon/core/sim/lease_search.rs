@@ -215,9 +215,15 @@ const MOST: usize = 300_000;
 const MOST_OF_A_MUTANT: usize = 6_000_000;
 
 fn must_hold(name: &str, bounds: &Bounds) {
-    let most = std::env::var("SIM_LEASE_MOST").ok().and_then(|text| text.parse().ok());
+    let most = std::env::var("SIM_LEASE_MOST")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let found = search(bounds, Wrong::Nothing, most.unwrap_or(MOST));
-    let how_far = if found.is_complete { "complete" } else { "stopped: none to this depth" };
+    let how_far = if found.is_complete {
+        "complete"
+    } else {
+        "stopped: none to this depth"
+    };
     println!(
         "{name}: {} states, {} steps, depth {}, {how_far}; {bounds:?}",
         found.states, found.edges, found.depth
@@ -251,7 +257,11 @@ fn the_lease_holds_for_every_mix_of_clocks() {
 fn the_lease_holds_over_three_terms() {
     must_hold(
         "terms",
-        &Bounds { terms: 3, ticks: 3, ..two_terms() },
+        &Bounds {
+            terms: 3,
+            ticks: 3,
+            ..two_terms()
+        },
     );
 }
 
@@ -259,7 +269,11 @@ fn the_lease_holds_over_three_terms() {
 fn the_lease_holds_whoever_campaigns() {
     must_hold(
         "anybody",
-        &Bounds { campaigns: [true; 3], ticks: 3, ..two_terms() },
+        &Bounds {
+            campaigns: [true; 3],
+            ticks: 3,
+            ..two_terms()
+        },
     );
 }
 
@@ -267,7 +281,11 @@ fn the_lease_holds_whoever_campaigns() {
 fn the_lease_holds_with_two_renewals_in_flight() {
     must_hold(
         "flights",
-        &Bounds { in_flight: 2, ticks: 3, ..two_terms() },
+        &Bounds {
+            in_flight: 2,
+            ticks: 3,
+            ..two_terms()
+        },
     );
 }
 
@@ -275,7 +293,11 @@ fn the_lease_holds_with_two_renewals_in_flight() {
 fn the_lease_holds_with_restarts_in_the_same_term() {
     must_hold(
         "restarts",
-        &Bounds { restarts: 2, ticks: 3, ..one_term() },
+        &Bounds {
+            restarts: 2,
+            ticks: 3,
+            ..one_term()
+        },
     );
 }
 
@@ -283,7 +305,11 @@ fn the_lease_holds_with_restarts_in_the_same_term() {
 fn the_lease_holds_with_a_restart_and_an_election() {
     must_hold(
         "restart",
-        &Bounds { restarts: 1, ticks: 3, ..two_terms() },
+        &Bounds {
+            restarts: 1,
+            ticks: 3,
+            ..two_terms()
+        },
     );
 }
 
@@ -322,7 +348,12 @@ fn the_lease_holds_while_its_length_changes_over_a_restart() {
 fn the_lease_holds_with_release_and_a_grant_to_the_same_member() {
     must_hold(
         "release",
-        &Bounds { releases: true, epochs: 3, ticks: 3, ..one_term() },
+        &Bounds {
+            releases: true,
+            epochs: 3,
+            ticks: 3,
+            ..one_term()
+        },
     );
 }
 
@@ -333,12 +364,24 @@ fn a_lease_counted_from_the_reply_is_caught() {
 
 #[test]
 fn a_leader_that_answers_without_a_quorum_is_caught() {
-    must_fail(Wrong::AnswersWithoutQuorum, &Bounds { ticks: 3, ..two_terms() });
+    must_fail(
+        Wrong::AnswersWithoutQuorum,
+        &Bounds {
+            ticks: 3,
+            ..two_terms()
+        },
+    );
 }
 
 #[test]
 fn a_round_begun_before_the_request_is_caught() {
-    must_fail(Wrong::RoundBegunBeforeTheRequest, &Bounds { ticks: 3, ..two_terms() });
+    must_fail(
+        Wrong::RoundBegunBeforeTheRequest,
+        &Bounds {
+            ticks: 3,
+            ..two_terms()
+        },
+    );
 }
 
 #[test]

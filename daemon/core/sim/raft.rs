@@ -287,9 +287,9 @@ impl World {
         }
     }
 
+    /// A wiped store has no id; only the one it gets anew lets it in.
     fn is_known_learner(&self, node: usize) -> bool {
         self.truth.learners.contains(&self.nodes[node].id)
-            || self.truth.voters.contains(&self.nodes[node].id)
     }
 
     fn append(&mut self, leader: usize, other: usize, vote: LeaderVote) {

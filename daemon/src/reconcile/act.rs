@@ -622,7 +622,13 @@ impl Actor {
 
     /// The first primary of a cluster makes the roles; every primary has a slot for every member.
     async fn prepare(&self, epoch: Epoch, state: &ClusterState) -> Result<Done, Error> {
-        if state.ledger.entries.len() == 1 {
+        let had_primary = state
+            .ledger
+            .entries
+            .iter()
+            .any(|entry| entry.epoch < epoch && entry.fork.is_some());
+        // Not "the first epoch": that one may have been lost before it made them.
+        if !had_primary {
             self.postgres
                 .create_roles()
                 .await

@@ -60,6 +60,19 @@ impl World {
         unwell
     }
 
+    /// An operator asks again when the first time nobody heard.
+    fn replace_the_wiped(&mut self) {
+        for node in 0..self.nodes.len() {
+            let member = self.names[node].clone();
+            let known = self.truth.newest().members.get(&member);
+            let is_asked = known.is_some_and(|known| known.joining.is_some());
+            if self.nodes[node].raft.is_wiped && !is_asked {
+                let (peer, by) = (String::new(), "operator".to_owned());
+                self.operator(Command::ReplaceMember { member, peer, by });
+            }
+        }
+    }
+
     /// Nobody may be promoted without a loss that is too large: an operator has to accept it.
     fn accept_loss(&mut self) {
         let Some(leader) = self.ready_leader() else {
@@ -112,6 +125,7 @@ impl World {
                     by: "sim".to_owned(),
                 });
             }
+            self.replace_the_wiped();
             if self.now > patience {
                 self.accept_loss();
             }
