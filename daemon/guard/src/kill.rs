@@ -150,8 +150,8 @@ impl Killing {
             return;
         };
         let list = groups.postgres.processes().unwrap_or_default();
-        // One by one first: a signal waits for no lock, but `cgroup.kill` for the one that every
-        // change of any control group on the machine holds (seen: over a second on a busy host).
+        // One by one first: a signal waits for no lock. On a busy host a kill by the group alone was
+        // seen to take over a second; that it waits for a lock of all control groups is a guess.
         list.iter().for_each(|pid| processes::strike(*pid));
         let killed = groups.postgres.kill();
         list.iter().for_each(|pid| processes::hasten(*pid));
