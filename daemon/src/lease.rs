@@ -80,6 +80,8 @@ pub struct LeaseKeeper {
 
 struct Shared {
     holder: watch::Sender<Holder>,
+    /// What was asked of the thread last.
+    wanted: std::sync::Mutex<Option<(Epoch, Incarnation)>>,
     priority_refused: std::sync::OnceLock<String>,
     confirmed: std::sync::atomic::AtomicU64,
 }
@@ -112,6 +114,7 @@ impl LeaseKeeper {
         let (orders, order_inbox) = mpsc::channel(ORDERS);
         let shared = Arc::new(Shared {
             holder: watch::Sender::new(Holder::default()),
+            wanted: std::sync::Mutex::default(),
             priority_refused: std::sync::OnceLock::new(),
             confirmed: std::sync::atomic::AtomicU64::new(0),
         });
@@ -131,9 +134,17 @@ impl LeaseKeeper {
         Ok((keeper, order_inbox))
     }
 
-    /// Renews this epoch from now on, at once; or none.
+    /// Renews this epoch from now on, at once; or none. The same wish again costs nothing.
     pub fn want(&self, wanted: Option<(Epoch, Incarnation)>) {
-        let _ = self.messages.send(Message::Want(wanted));
+        let mut known = self
+            .shared
+            .wanted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *known != wanted {
+            *known = wanted;
+            let _ = self.messages.send(Message::Want(wanted));
+        }
     }
 
     /// Tells how a renewal ended.

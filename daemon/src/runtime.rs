@@ -41,7 +41,7 @@ use crate::tls::{Tls, TlsFiles};
 /// Orders to the guard from the runtime.
 const GUARD_LIMIT: Duration = Duration::from_secs(5);
 /// The board is made anew at least this often.
-const BOARD_EVERY: Duration = Duration::from_millis(100);
+const BOARD_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs this member until it is told to stop.
 ///

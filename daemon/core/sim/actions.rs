@@ -399,7 +399,13 @@ impl World {
             let command = Box::new(command.clone());
             self.send(node, leader, Message::Tell { command });
         }
-        Some(self.random.between(100 * MS, 250 * MS))
+        let answered_in = self.random.between(100 * MS, 250 * MS);
+        if let Command::Release { epoch, .. } = command {
+            // Told beside the next steps.
+            self.nodes[node].mind.releasing = Some((*epoch, self.now + answered_in));
+            return None;
+        }
+        Some(answered_in)
     }
 
     fn open(&mut self, node: usize, epoch: Epoch) {

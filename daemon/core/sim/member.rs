@@ -193,6 +193,11 @@ impl World {
             is_prepared: host.mind.is_prepared,
             drained: host.mind.drained.as_ref(),
             done_request: host.mind.done_request.as_ref(),
+            releasing: host
+                .mind
+                .releasing
+                .filter(|(_, until)| *until > self.now)
+                .map(|(epoch, _)| epoch),
             needs_rewind: host.mind.needs_rewind,
             rewind_impossible: host.mind.rewind_impossible,
             cannot_read_wal: false,

@@ -93,6 +93,8 @@ pub struct Mind {
     pub is_prepared: bool,
     pub drained: Option<(RequestId, cluster_core::model::Lsn)>,
     pub done_request: Option<RequestId>,
+    /// A Release under way, and when its answer is given up.
+    pub releasing: Option<(Epoch, Micros)>,
     pub needs_rewind: bool,
     pub rewind_impossible: bool,
     /// Committed entries a leader had when it was first heard.

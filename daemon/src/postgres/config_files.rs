@@ -89,6 +89,9 @@ impl Postgres {
     }
 
     /// Writes every configuration file from `inputs` and remembers them. Does not reload.
+    ///
+    /// Not durable, because every start writes them anew; what must survive a power cut is the
+    /// promise outside PGDATA, and no hand-over waits for a disk here.
     pub fn write_config(&self, inputs: &ConfigInputs) -> Result<(), Error> {
         let problems = self.refuse_managed(&inputs.parameters);
         if !problems.is_empty() {
@@ -99,32 +102,32 @@ impl Postgres {
         durable_file::make_directory(&options.state_dir, owner)?;
         durable_file::make_directory(&options.socket_dir, owner)?;
         let passfile = conninfo::passfile(options);
-        durable_file::write(
+        durable_file::replace(
             &self.state_path(PASSFILE),
             passfile.as_bytes(),
             0o600,
             owner,
         )?;
-        durable_file::write(
+        durable_file::replace(
             &self.state_path(IDENT),
             self.ident().as_bytes(),
             0o600,
             owner,
         )?;
-        durable_file::write(
+        durable_file::replace(
             &self.state_path(HBA),
             self.hba(inputs).as_bytes(),
             0o600,
             owner,
         )?;
         let config = self.config_text(inputs);
-        durable_file::write(&self.state_path(CONFIG), config.as_bytes(), 0o600, owner)?;
+        durable_file::replace(&self.state_path(CONFIG), config.as_bytes(), 0o600, owner)?;
         let json = serde_json::to_vec_pretty(inputs).map_err(|error| Error::File {
             verb: "write",
             path: self.state_path(INPUTS),
             source: error.into(),
         })?;
-        durable_file::write(&self.state_path(INPUTS), &json, 0o600, owner)?;
+        durable_file::replace(&self.state_path(INPUTS), &json, 0o600, owner)?;
         self.remember_inputs(inputs.clone());
         Ok(())
     }
@@ -216,6 +219,9 @@ impl Postgres {
             let _ = writeln!(text, "{name} = {}", asked.max(*recorded));
         }
         let path = self.data_path(FOREIGN_START);
+        if durable_file::read(&path)?.as_deref() == Some(&text) {
+            return Ok(());
+        }
         durable_file::write(&path, text.as_bytes(), 0o600, self.owner())
     }
 

@@ -1,6 +1,7 @@
 //! Files that must survive a power cut, owned by PostgreSQL's user even when the daemon is root.
 //!
-//! Every write is: temporary file, fsync, rename, fsync of the directory.
+//! Every write is: temporary file, fsync, rename, fsync of the directory. The exception is
+//! [`replace`], for files that every start writes anew.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -65,28 +66,54 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// Replaces a file's content durably.
 pub fn write(path: &Path, content: &[u8], mode: u32, owner: Owner) -> Result<(), Error> {
     let attempt = || -> io::Result<()> {
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".new");
-        let temporary = PathBuf::from(temporary);
-        // A left-over could have other permissions; a password must never be readable in between.
-        remove_if_there(&temporary)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(&temporary)?;
-        owner.take(&temporary)?;
-        file.write_all(content)?;
+        let (file, temporary) = fill_temporary(path, content, mode, owner)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        sync_directory(directory)
+        sync_directory(path.parent().unwrap_or(Path::new("/")))
     };
-    attempt().map_err(|source| Error::File {
+    attempt().map_err(|source| could_not_write(path, source))
+}
+
+/// Replaces a file's content at once for every reader, but not durably; a file that has this content
+/// already is left alone.
+pub fn replace(path: &Path, content: &[u8], mode: u32, owner: Owner) -> Result<(), Error> {
+    let attempt = || -> io::Result<()> {
+        if fs::read(path).is_ok_and(|before| before == content) {
+            return Ok(());
+        }
+        let (_, temporary) = fill_temporary(path, content, mode, owner)?;
+        fs::rename(&temporary, path)
+    };
+    attempt().map_err(|source| could_not_write(path, source))
+}
+
+fn fill_temporary(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    owner: Owner,
+) -> io::Result<(File, PathBuf)> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    // A left-over could have other permissions; a password must never be readable in between.
+    remove_if_there(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
+    owner.take(&temporary)?;
+    file.write_all(content)?;
+    Ok((file, temporary))
+}
+
+fn could_not_write(path: &Path, source: io::Error) -> Error {
+    Error::File {
         verb: "write",
         path: path.to_owned(),
         source,
-    })
+    }
 }
 
 /// Removes a file durably; a file that is not there is as good.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cluster_core::model::{Lsn, TimelineId};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
+use super::data_dir::segment_suffix;
 use super::{Error, Postgres, tool};
 
 /// Size of a WAL page, and of its short and long headers. Source: `xlog_internal.h`, 64-bit.
@@ -26,6 +27,7 @@ impl Postgres {
         self.require_stopped().await?;
         let segment = self.control_data().await?.wal_segment_bytes;
         let why = |why: String| Error::EndOfWal { from, why };
+        let first = segment_file(timeline, from, segment);
         let mut command = tool::command(&self.program("pg_waldump"), self.owner());
         command
             .arg("--path")
@@ -35,6 +37,12 @@ impl Postgres {
                 &timeline.to_string(),
                 "--start",
                 &from.to_string(),
+            ])
+            // Named, or it takes the size of a segment from any file, also from an empty one; with
+            // the first alone it would stop at its end.
+            .args([
+                &first,
+                self.last_segment(timeline).as_ref().unwrap_or(&first),
             ])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -68,6 +76,22 @@ impl Postgres {
             None => Err(why(tool::tail(&said))),
         }
     }
+
+    /// The highest segment of a timeline that has a file, used or made in advance.
+    fn last_segment(&self, timeline: TimelineId) -> Option<String> {
+        let prefix = format!("{:08X}", timeline.0);
+        std::fs::read_dir(self.data_path("pg_wal"))
+            .ok()?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.len() == 24 && name.starts_with(&prefix))
+            .max()
+    }
+}
+
+/// The name of the file that holds `at`.
+fn segment_file(timeline: TimelineId, at: Lsn, segment: u64) -> String {
+    format!("{:08X}{}", timeline.0, segment_suffix(at, segment))
 }
 
 /// Start and total length of the record in one line of `pg_waldump`.
@@ -109,6 +133,15 @@ mod tests {
                     0/01529450, prev 0/01529418, desc: CHECKPOINT_SHUTDOWN redo 0/1529450; tli 1";
         assert_eq!(record(line), Some((Lsn(0x152_9450), 114)));
         assert_eq!(record("pg_waldump: error"), None);
+    }
+
+    #[test]
+    fn a_segment_is_named_as_postgresql_names_it() {
+        let at = Lsn(0x1_0177_E990);
+        let name = segment_file(TimelineId(5), at, 4 << 20);
+        assert_eq!(name, "000000050000000100000005");
+        let name = segment_file(TimelineId(0x1A), at, 16 << 20);
+        assert_eq!(name, "0000001A0000000100000001");
     }
 
     #[test]

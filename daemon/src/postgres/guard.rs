@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clusterd_guard::clock::boottime_ns;
 use clusterd_guard::protocol::{
-    Answer, Exit, Request, RunTool, StartPostmaster, Status, StopMode as GuardStop, ToolStop,
+    Exit, RunTool, StartPostmaster, Status, StopMode as GuardStop, ToolStop,
 };
 
 use super::options::StopMode;
@@ -56,11 +56,6 @@ impl GuardSupervisor {
         &self.guard
     }
 
-    /// One request and its answer.
-    pub async fn ask(&self, request: Request) -> Result<Answer, SupervisorError> {
-        Ok(self.guard.call(request).await?)
-    }
-
     /// Kills PostgreSQL processes of our data directory that somebody else started.
     pub async fn kill_foreign(&self) -> Result<(), SupervisorError> {
         self.guard.with_limit(KILL_LIMIT).kill_foreign().await?;
@@ -68,8 +63,8 @@ impl GuardSupervisor {
     }
 
     /// The status as it is now; on a machine too busy for that, the one the guard told by itself a
-    /// moment ago.
-    async fn fresh_status(&self) -> Result<Status, SupervisorError> {
+    /// moment ago. An empty process set is never taken from an old one: a Release rests on it.
+    pub async fn fresh_status(&self) -> Result<Status, SupervisorError> {
         if let Ok(status) = self.guard.with_limit(STATUS_LIMIT).status().await {
             return Ok(status);
         }
@@ -86,7 +81,7 @@ impl GuardSupervisor {
         let status = known
             .status
             .as_ref()
-            .filter(|status| age_of(status) < STATUS_AGE)?;
+            .filter(|status| age_of(status) < STATUS_AGE && status.set.is_some())?;
         known.is_connected.then(|| status.clone())
     }
 
@@ -117,6 +112,34 @@ impl GuardSupervisor {
             Exit::Code(code) => ToolExit::Code(code),
             Exit::Signal(signal) => ToolExit::Signal(signal),
         })
+    }
+}
+
+/// The server's process, as a status of the guard shows it.
+pub fn server_process(status: &Status) -> Result<ServerProcess, SupervisorError> {
+    if !status.foreign.is_empty() {
+        let pids = &status.foreign;
+        return Err(SupervisorError(format!(
+            "somebody else runs PostgreSQL in our data directory: {pids:?}"
+        )));
+    }
+    if let Some(why) = &status.killing {
+        return Ok(ServerProcess::Ending { why: why.clone() });
+    }
+    match &status.set {
+        Some(set) => match &set.postmaster {
+            Some(postmaster) => Ok(ServerProcess::Running {
+                pid: postmaster.pid,
+                for_ms: status.now_ns.saturating_sub(set.started_ns) / 1_000_000,
+            }),
+            None => Ok(ServerProcess::Ending {
+                why: "processes are left".to_owned(),
+            }),
+        },
+        None => match &status.not_verified {
+            Some(why) => Err(SupervisorError(why.clone())),
+            None => Ok(ServerProcess::None),
+        },
     }
 }
 
@@ -169,31 +192,7 @@ impl Supervisor for GuardSupervisor {
     }
 
     async fn status(&self) -> Result<ServerProcess, SupervisorError> {
-        let status = self.fresh_status().await?;
-        if !status.foreign.is_empty() {
-            let pids = status.foreign;
-            return Err(SupervisorError(format!(
-                "somebody else runs PostgreSQL in our data directory: {pids:?}"
-            )));
-        }
-        if let Some(why) = status.killing {
-            return Ok(ServerProcess::Ending { why });
-        }
-        match status.set {
-            Some(set) => match set.postmaster {
-                Some(postmaster) => Ok(ServerProcess::Running {
-                    pid: postmaster.pid,
-                    for_ms: status.now_ns.saturating_sub(set.started_ns) / 1_000_000,
-                }),
-                None => Ok(ServerProcess::Ending {
-                    why: "processes are left".to_owned(),
-                }),
-            },
-            None => match status.not_verified {
-                Some(why) => Err(SupervisorError(why)),
-                None => Ok(ServerProcess::None),
-            },
-        }
+        server_process(&self.fresh_status().await?)
     }
 
     async fn run_tool(

@@ -51,7 +51,7 @@ use cluster_core::model::{Lsn, TimelineId};
 pub use config_files::MANAGED;
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
-pub use guard::GuardSupervisor;
+pub use guard::{GuardSupervisor, server_process};
 pub use options::{
     AppDatabase, ConfigInputs, FENCE, Gate, Limits, MemberAddress, PostgresOptions, Progress,
     ReplicationTls, Role, Secret, StopMode, Upstream, slot_name,

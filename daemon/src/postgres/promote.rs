@@ -140,7 +140,7 @@ impl Postgres {
     /// Asks for the promotion and waits for the end of recovery; returns the timeline it is on.
     async fn leave_recovery(&self, epoch: Epoch, limit: Duration) -> Result<TimelineId, Error> {
         let session = self.session().await?;
-        durable_file::write(&self.data_path("promote"), b"", 0o600, self.owner())?;
+        durable_file::replace(&self.data_path("promote"), b"", 0o600, self.owner())?;
         if let Err(error) = self.supervisor().promote(epoch.0).await {
             durable_file::remove(&self.data_path("promote"))?;
             return Err(error.into());

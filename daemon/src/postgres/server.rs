@@ -225,7 +225,14 @@ impl Postgres {
     }
 
     pub(super) async fn apply_config_in_turn(&self, inputs: &ConfigInputs) -> Result<(), Error> {
-        self.write_config(inputs)?;
+        let (postgres, wanted) = (self.clone(), inputs.clone());
+        // A disk that hangs must not take a thread of the runtime with it.
+        tokio::task::spawn_blocking(move || postgres.write_config(&wanted))
+            .await
+            .map_err(|_| Error::Probe {
+                what: "configuration",
+                why: "writing it was given up".to_owned(),
+            })??;
         match self.process().await? {
             ServerProcess::Running { .. } => self.reload().await,
             ServerProcess::None | ServerProcess::Ending { .. } => Ok(()),

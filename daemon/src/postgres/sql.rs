@@ -3,18 +3,22 @@
 //! All sessions are over the Unix socket, with `synchronous_commit = local`: with a fence name in
 //! force a session of ours would otherwise wait for ever (DESIGN 5.9). Every call has a limit.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::{Error, Postgres};
+use super::{Error, Postgres, lock};
 
 /// One session. Dropping it ends it.
 pub(super) struct Session {
     client: Client,
+    /// Statements the server has parsed and planned already: the same few are asked many times a
+    /// second.
+    prepared: Mutex<HashMap<String, Statement>>,
     driver: tokio::task::JoinHandle<()>,
 }
 
@@ -97,12 +101,26 @@ impl Session {
         statement: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        timeout(limit, self.client.query(statement, parameters))
+        let asked = async {
+            let prepared = self.prepared(statement).await?;
+            self.client.query(&prepared, parameters).await
+        };
+        timeout(limit, asked)
             .await
             .map_err(|_| Error::SqlTimedOut { limit })?
             .map_err(|source| Error::Sql {
                 source: Box::new(source),
             })
+    }
+
+    async fn prepared(&self, text: &str) -> Result<Statement, tokio_postgres::Error> {
+        let known = lock(&self.prepared).get(text).cloned();
+        if let Some(statement) = known {
+            return Ok(statement);
+        }
+        let statement = self.client.prepare(text).await?;
+        lock(&self.prepared).insert(text.to_owned(), statement.clone());
+        Ok(statement)
     }
 
     /// Runs one statement that returns one row.
@@ -165,7 +183,11 @@ impl Postgres {
             // An error here ends the session; whoever uses it next sees it closed.
             let _ = connection.await;
         });
-        Ok(Session { client, driver })
+        Ok(Session {
+            client,
+            prepared: Mutex::default(),
+            driver,
+        })
     }
 
     /// The kept session, opened again if it was lost.

@@ -40,8 +40,14 @@ pub(super) struct Observer {
 impl Postgres {
     /// What this member's PostgreSQL is right now.
     pub async fn observe(&self) -> PostgresStatus {
+        let process = self.process_within(self.limits().connect).await;
+        self.observe_process(process).await
+    }
+
+    /// The same for a caller that has just asked the supervisor itself.
+    pub async fn observe_process(&self, process: Result<ServerProcess, Error>) -> PostgresStatus {
         let mut observer = self.inner.observer.lock().await;
-        match self.process_within(self.limits().connect).await {
+        match process {
             Err(error) => PostgresStatus::Unknown {
                 why: error.to_string(),
             },
@@ -178,9 +184,12 @@ impl Postgres {
         let limit = self.limits().observe;
         let session = self.session().await?;
         // The walsenders first, our own flush afterwards: a sender that is ahead then really is
-        // ahead (DESIGN section 7, hazards X28).
-        let senders = session.query(limit, sql::SENDERS, &[]).await?;
-        let row = session.query_one(limit, sql::OBSERVE, &[]).await?;
+        // ahead (DESIGN section 7, hazards X28). Both are sent at once; the server answers in order.
+        let (senders, row) = tokio::try_join!(
+            biased;
+            session.query(limit, sql::SENDERS, &[]),
+            session.query_one(limit, sql::OBSERVE, &[]),
+        )?;
         let recovering: bool = row.get("recovering");
         observer.last_answer = Some((pid, Instant::now(), !recovering));
         observer.reconnect_after = None;

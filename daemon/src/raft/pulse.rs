@@ -17,7 +17,7 @@ use super::silence::Turn;
 use super::store::Shared;
 
 /// How often the pulse turns.
-pub const TICK: Duration = Duration::from_millis(20);
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// The task's own memory.
 pub(super) struct Pulse {

@@ -16,7 +16,7 @@ use cluster_core::model::{
     TimelineId,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
@@ -26,7 +26,7 @@ use crate::postgres::{
 };
 
 use super::durable::{self, DurableRecord};
-use super::observe::observe;
+use super::observe::{observe, process_set};
 
 /// Waiting for the receiver to go.
 const DETACH_LIMIT: Duration = Duration::from_secs(10);
@@ -48,6 +48,8 @@ const SOURCE_CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
 const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// How often a wait looks again.
 const STEP: Duration = Duration::from_millis(5);
+/// The same while clients are kept out.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Why an action did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -544,14 +546,23 @@ impl Actor {
         start: Lsn,
         context: &Context,
     ) -> Result<Done, Error> {
-        self.durable
-            .change(move |kept| {
-                kept.used = kept.used.max(epoch);
-                kept.promoted = epoch;
-            })
-            .await?;
-        self.wait_until_armed(epoch, context.times.renew * 4)
-            .await?;
+        let used = self.durable.change(move |kept| {
+            kept.used = kept.used.max(epoch);
+            kept.promoted = epoch;
+        });
+        let inputs = ConfigInputs {
+            sync_names: first_sync_names(&context.state, epoch),
+            ..self.inputs(&context.state)
+        };
+        // Configuring a sealed standby promotes nothing: it need not wait for the disk.
+        let (used, armed, configured) = tokio::join!(
+            used,
+            self.wait_until_armed(epoch, context.times.renew * 4),
+            self.postgres.apply_config(&inputs),
+        );
+        used?;
+        armed?;
+        configured.map_err(doing("configure the promotion"))?;
         if !self
             .lease
             .holder()
@@ -561,28 +572,12 @@ impl Actor {
                 .give_up(format!("the lease of epoch {epoch} is not fresh"))
                 .await;
         }
-        let is_k0 = context
-            .state
-            .live_rules
-            .iter()
-            .rev()
-            .find(|rule| rule.epoch == epoch)
-            .is_some_and(|rule| rule.k == 0);
-        let sync_names = if is_k0 {
-            String::new()
-        } else {
-            FENCE.to_owned()
-        };
-        let inputs = ConfigInputs {
-            sync_names,
-            ..self.inputs(&context.state)
-        };
-        let promoted = async {
-            self.postgres.apply_config(&inputs).await?;
-            self.postgres.promote(epoch, timeline, PROMOTE_LIMIT).await
-        };
-        match promoted.await {
-            Ok(promotion) if promotion.fork == start => Ok(Done::Plain),
+        match self.postgres.promote(epoch, timeline, PROMOTE_LIMIT).await {
+            Ok(promotion) if promotion.fork == start => {
+                // What fails here is done again by the loop, before `Promoted` is told.
+                let prepared = self.prepare(epoch, &context.state).await;
+                Ok(prepared.unwrap_or(Done::Plain))
+            }
             Ok(promotion) => {
                 self.give_up(format!("it forked at {}, not at {start}", promotion.fork))
                     .await
@@ -603,21 +598,22 @@ impl Actor {
         Err(Error::Unknown(why))
     }
 
-    /// The lease thread arms the guard with every confirmed renewal.
+    /// The lease thread arms the guard with every confirmed renewal, before it tells anybody.
     async fn wait_until_armed(&self, epoch: Epoch, limit: Duration) -> Result<(), Error> {
-        let begin = Instant::now();
-        loop {
-            if observe(&self.postgres, &self.guard).await.set.armed == Some(epoch) {
-                return Ok(());
+        let mut lease = self.lease.watch();
+        let armed = async {
+            loop {
+                let status = self.guard.fresh_status().await;
+                if status.is_ok_and(|status| process_set(&status).armed == Some(epoch)) {
+                    return;
+                }
+                let _ = timeout(STEP, lease.changed()).await;
             }
-            if begin.elapsed() > limit {
-                return Err(Error::TimedOut {
-                    what: "arming the guard",
-                    limit,
-                });
-            }
-            sleep(STEP).await;
-        }
+        };
+        timeout(limit, armed).await.map_err(|_| Error::TimedOut {
+            what: "arming the guard",
+            limit,
+        })
     }
 
     /// The first primary of a cluster makes the roles; every primary has a slot for every member.
@@ -688,35 +684,65 @@ impl Actor {
             .close_gate()
             .await
             .map_err(doing("keep clients out"))?;
-        let begin = Instant::now();
+        let drained = async {
+            self.wait_until_silent().await?;
+            self.wait_until_flushed(to).await
+        };
+        match timeout(DRAIN_LIMIT, drained).await {
+            Ok(drained) => drained.map(|at| Done::Drained(request, at)),
+            Err(_elapsed) => Err(Error::TimedOut {
+                what: "draining",
+                limit: DRAIN_LIMIT,
+            }),
+        }
+    }
+
+    /// A session told to end may finish its commit first, and one that was logging in while the gate
+    /// closed is not seen yet: only a silence that lasts means that nobody writes.
+    async fn wait_until_silent(&self) -> Result<(), Error> {
         let mut looks_without_sessions = 0_u32;
         loop {
-            // A session told to end may finish its commit first, and one that was logging in while
-            // the gate closed is not seen yet: only a silence that lasts means that nobody writes.
             let told = self.postgres.end_client_sessions().await;
             match told.map_err(doing("end client sessions"))? {
                 0 => looks_without_sessions += 1,
                 _ => looks_without_sessions = 0,
             }
+            if looks_without_sessions >= SILENT_LOOKS {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Until `to` has flushed everything this primary has; says how much that is.
+    async fn wait_until_flushed(&self, to: &MemberName) -> Result<Lsn, Error> {
+        let prefix = format!("{to}~");
+        loop {
             let looked = observe(&self.postgres, &self.guard).await;
             let PostgresStatus::Primary(primary) = looked.postgres else {
                 return Err(Error::Unknown("it is no primary any more".to_owned()));
             };
-            let prefix = format!("{to}~");
             let has_all = primary.senders.iter().any(|sender| {
                 sender.application_name.starts_with(&prefix) && sender.flushed >= primary.flushed
             });
-            if has_all && looks_without_sessions >= SILENT_LOOKS {
-                return Ok(Done::Drained(request, primary.flushed));
+            if has_all {
+                return Ok(primary.flushed);
             }
-            if begin.elapsed() > DRAIN_LIMIT {
-                return Err(Error::TimedOut {
-                    what: "draining",
-                    limit: DRAIN_LIMIT,
-                });
-            }
-            sleep(Duration::from_millis(2)).await;
+            sleep(LOOK).await;
         }
+    }
+}
+
+/// Nothing waits under k = 0; under any other first rule everything does, until it is in force.
+fn first_sync_names(state: &ClusterState, epoch: Epoch) -> String {
+    let first = state
+        .live_rules
+        .iter()
+        .rev()
+        .find(|rule| rule.epoch == epoch);
+    match first {
+        Some(rule) if rule.k == 0 => String::new(),
+        Some(_) | None => FENCE.to_owned(),
     }
 }
 

@@ -330,7 +330,7 @@ impl PeerBackend for Backend {
     }
 }
 
-/// Sends this member's reports: at once when they bring news, else ten times a second; takes the
+/// Sends this member's reports: at once when they bring news, else five times a second; takes the
 /// merged view home.
 pub struct Reporter {
     /// The way to the leader.
@@ -347,8 +347,8 @@ pub struct Reporter {
     pub limit: Duration,
 }
 
-/// A report at least this often.
-const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// A report at least this often; with the calm loop's next look, a little under its pace.
+const REPORT_EVERY: Duration = Duration::from_millis(190);
 
 impl Reporter {
     /// Runs until `shutdown`.

@@ -28,8 +28,10 @@ use crate::raft::{ClusterStore, ProposeError};
 
 use super::backend::Backend;
 
-/// A look this often when nothing happens.
-const CALM: Duration = Duration::from_millis(50);
+/// A look this often when nothing happens; sooner when the primary is about to count as lost.
+const CALM: Duration = Duration::from_millis(250);
+/// A look this often while another member leads; becoming the leader wakes the loop.
+const IDLE: Duration = Duration::from_secs(1);
 /// A look this often while a hand-over or failover is under way.
 const BRISK: Duration = Duration::from_millis(5);
 /// After a proposal that did not come through.
@@ -125,7 +127,7 @@ impl ClusterLoop {
         };
         let Some(vote) = leading else {
             self.step_back(memory);
-            return CALM;
+            return IDLE;
         };
         if memory.vote != Some(vote) {
             let grants = std::mem::take(&mut memory.grants);
@@ -145,7 +147,11 @@ impl ClusterLoop {
         let verdict = self.judge(memory, &state);
         self.note(memory, &verdict);
         if !is_action(&verdict) {
-            return if is_settled(&state) { CALM } else { BRISK };
+            return if is_settled(&state) {
+                self.until_suspect(&state)
+            } else {
+                BRISK
+            };
         }
         // Decided on what was known; now known to be the leader still, decided again.
         if !self.confirm(vote).await {
@@ -155,6 +161,16 @@ impl ClusterLoop {
         memory.learn(&state, self.store.granter(|granter, _| granter.stamp()));
         let verdict = self.judge(memory, &state);
         self.carry_out(memory, verdict).await
+    }
+
+    /// When nothing happens meanwhile, the next look is due as soon as the primary's silence counts.
+    fn until_suspect(&self, state: &ClusterState) -> Duration {
+        let suspect_after = state.settings.times().suspect_after();
+        let silent_for = self.store.granter(|granter, _| granter.base_age());
+        suspect_after
+            .saturating_sub(silent_for)
+            .saturating_add(Duration::from_millis(1))
+            .clamp(BRISK, CALM)
     }
 
     fn step_back(&self, memory: &mut Memory) {

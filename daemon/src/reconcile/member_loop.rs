@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_core::change::Command;
 use cluster_core::decide::{Action, MemberVerdict, Reason, decide_member, wants_renewal};
 use cluster_core::model::lease::{LeaseTimes, Moment};
 use cluster_core::model::member::{Addresses, Busy, Health, SealReport, Tags};
@@ -30,7 +31,7 @@ use super::observe::{Observation, observe};
 use super::probes::Findings;
 
 /// A look this often when nothing happens.
-const CALM: Duration = Duration::from_millis(100);
+const CALM: Duration = Duration::from_millis(200);
 /// A look this often while something is under way.
 const BRISK: Duration = Duration::from_millis(10);
 /// After a message that did not reach the leader.
@@ -118,6 +119,8 @@ struct Memory {
     answered_at: Option<Moment>,
     /// The last failure's words, so that a lasting one is logged once.
     failure: Option<String>,
+    /// The epoch whose Release is on its way to the leader.
+    releasing: Option<Epoch>,
 }
 
 /// The one action under way.
@@ -146,11 +149,14 @@ impl MemberLoop {
                 biased;
                 _ = shutdown.wait_for(|stop| *stop) => break,
                 Some((action, outcome)) = endings.recv() => {
-                    running = None;
+                    match released_epoch(&action) {
+                        Some(_) => memory.releasing = None,
+                        None => running = None,
+                    }
                     next = self.take_ending(&mut memory, &action, outcome);
                 }
                 _ = state.changed() => next = Instant::now(),
-                _ = lease.changed() => {}
+                _ = lease.changed() => if memory.waits_for_lease() { next = Instant::now() },
                 _ = current.changed() => next = Instant::now(),
                 () = guard_event(&mut guard) => next = Instant::now(),
                 () = sleep_until(next) => {}
@@ -214,6 +220,7 @@ impl MemberLoop {
             is_prepared: memory.prepared == Some(applied.state.epoch()),
             drained: memory.drained.as_ref(),
             done_request: memory.done_request.as_ref(),
+            releasing: memory.releasing,
             cannot_read_wal: memory.cannot_read_wal,
             needs_rewind: memory.needs_rewind,
             rewind_impossible: memory.rewind_impossible,
@@ -297,10 +304,16 @@ impl MemberLoop {
             progress,
         };
         let (actor, ended, action) = (actor.clone(), ended.clone(), verdict.action.clone());
+        let released = released_epoch(&action);
         let task = tokio::spawn(async move {
             let outcome = actor.perform(action.clone(), context).await;
             let _ = ended.send((action, outcome)).await;
         });
+        if released.is_some() {
+            // Told beside the next steps: sealing need not wait for the leader's answer.
+            memory.releasing = released;
+            return Duration::ZERO;
+        }
         let action = verdict.action;
         *running = Some(Running {
             action,
@@ -440,6 +453,17 @@ fn not_promotable(postgres: &PostgresStatus, health: &Health) -> Vec<String> {
     reasons
 }
 
+/// The epoch this action gives back, if it is a Release.
+fn released_epoch(action: &Action) -> Option<Epoch> {
+    match action {
+        Action::Tell(command) => match **command {
+            Command::Release { epoch, .. } => Some(epoch),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What a member that leaves does not do any more; it still fences, releases and promises.
 fn starts_something(action: &Action) -> bool {
     matches!(
@@ -576,6 +600,10 @@ impl Memory {
     /// A verdict is logged when it changes, not each turn.
     fn note_verdict(&mut self, verdict: &MemberVerdict) {
         let (code, text) = (verdict.reason.code(), verdict.reason.to_string());
+        // What it is busy with was logged when it began.
+        if code == "busy" && self.verdict.is_some() {
+            return;
+        }
         let is_same = self.verdict.as_ref().is_some_and(|line| line.code == code);
         if is_same {
             if let Some(line) = &mut self.verdict {
@@ -590,6 +618,13 @@ impl Memory {
             text,
             since: now(),
         });
+    }
+
+    /// Whether the next confirmed renewal is what this member waits for.
+    fn waits_for_lease(&self) -> bool {
+        self.verdict
+            .as_ref()
+            .is_some_and(|line| line.code == "waiting-for-lease")
     }
 
     /// Whether something is under way that a quick look would shorten.

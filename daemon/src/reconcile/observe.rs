@@ -4,10 +4,10 @@ use cluster_core::model::Epoch;
 use cluster_core::model::PostgresStatus;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::ProcessSet;
-use clusterd_guard::protocol::{Answer, Request, Status};
+use clusterd_guard::protocol::Status;
 
 use crate::lease::now;
-use crate::postgres::{GuardSupervisor, Postgres};
+use crate::postgres::{GuardSupervisor, Postgres, server_process};
 
 /// One look.
 #[derive(Clone, Debug)]
@@ -23,15 +23,14 @@ pub struct Observation {
 /// Looks at the guard first and at PostgreSQL afterwards: "empty" is then never older than the
 /// status it explains.
 pub async fn observe(postgres: &Postgres, guard: &GuardSupervisor) -> Observation {
-    let set = match guard.ask(Request::Status).await {
-        Ok(Answer::Status(status)) => process_set(&status),
-        Ok(_) => ProcessSet::default(),
+    let (set, process) = match guard.fresh_status().await {
+        Ok(status) => (process_set(&status), server_process(&status)),
         Err(error) => {
             tracing::warn!(%error, "the guard does not answer");
-            ProcessSet::default()
+            (ProcessSet::default(), Err(error))
         }
     };
-    let status = postgres.observe().await;
+    let status = postgres.observe_process(process.map_err(Into::into)).await;
     let answered = matches!(
         status,
         PostgresStatus::Standby(_) | PostgresStatus::Primary(_)
@@ -43,7 +42,8 @@ pub async fn observe(postgres: &Postgres, guard: &GuardSupervisor) -> Observatio
     }
 }
 
-fn process_set(status: &Status) -> ProcessSet {
+/// The guard's status in the model's words.
+pub fn process_set(status: &Status) -> ProcessSet {
     ProcessSet {
         is_empty: status.empty && status.set.is_none(),
         armed: status

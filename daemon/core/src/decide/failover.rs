@@ -48,7 +48,7 @@ pub fn succession(view: &ClusterView) -> Verdict {
         return Verdict::Pass;
     }
     let wanted = wanted_target(view);
-    if view.state.pause.is_some() && wanted.is_none() {
+    if view.state.pause.is_some() && wanted.is_none() && !was_ended_by_request(view) {
         return Verdict::Wait(Reason::Paused);
     }
     let mut found = assess(view);
@@ -83,6 +83,16 @@ fn wanted_target(view: &ClusterView) -> Option<MemberName> {
             Step::Moving { to } => Some(to.clone()),
             Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } | Step::Ended(_) => None,
         })
+}
+
+/// The primary was taken away because somebody asked: also a request taken back since then, and also
+/// a paused cluster, gets one again.
+fn was_ended_by_request(view: &ClusterView) -> bool {
+    view.state
+        .reign
+        .as_ref()
+        .and_then(|reign| reign.ended_because.as_deref())
+        .is_some_and(|because| RequestKind::MOVING_VERBS.contains(&because))
 }
 
 /// The target of a forced failover: loss was accepted for it.

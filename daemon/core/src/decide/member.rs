@@ -267,12 +267,24 @@ fn give_back(view: &MemberView, epoch: Epoch, why: &str) -> MemberVerdict {
             reason,
         );
     }
+    if view.releasing == Some(epoch) {
+        return seal_meanwhile(view, epoch);
+    }
     let release = Command::Release {
         epoch,
         member: view.me.clone(),
         why: why.to_owned(),
     };
     act(Action::Tell(Box::new(release)), Reason::Released(epoch))
+}
+
+/// While the Release is on its way: the steps of sealing that start nothing.
+fn seal_meanwhile(view: &MemberView, epoch: Epoch) -> MemberVerdict {
+    let verdict = seal::seal(view, epoch.next());
+    match verdict.action {
+        Action::Promise { .. } | Action::ReadEndOfWal { .. } => verdict,
+        _ => idle(Reason::Released(epoch)),
+    }
 }
 
 /// Revoked: kill at once and release; then nobody waits.

@@ -183,11 +183,11 @@ fn may_take_over(
 /// Waits until the primary reports that writers are fenced and the target has everything.
 fn drained(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
     let Some(reign) = view.state.granted() else {
-        // The primary was lost meanwhile: succession prefers the target.
+        // Revoked after the drain, or the primary was lost meanwhile: succession prefers the target.
         return step(
             request,
             Step::Moving { to: to.clone() },
-            format!("to {to}: primary lost"),
+            format!("to {to}: no primary now"),
         );
     };
     if reign.holder == *to {
@@ -201,10 +201,13 @@ fn drained(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
         .and_then(|report| report.drained.as_ref())
         .is_some_and(|(id, _)| *id == request.id);
     if is_drained {
-        return step(
-            request,
-            Step::Moving { to: to.clone() },
-            format!("to {to}: drained"),
+        // The step becomes Moving while the old primary is being killed: clients wait for this one.
+        return propose(
+            Command::Revoke {
+                epoch: reign.epoch,
+                reason: request.kind.verb().to_owned(),
+            },
+            Reason::Switchover(format!("to {to}: drained, revoke")),
         );
     }
     if is_overdue(view, request) {

@@ -36,6 +36,9 @@ pub enum RequestKind {
 }
 
 impl RequestKind {
+    /// The verbs of requests that take the primary's epoch away.
+    pub const MOVING_VERBS: [&'static str; 3] = ["switchover", "failover", "restart"];
+
     /// The verb, for people.
     pub fn verb(&self) -> &'static str {
         match self {

@@ -152,6 +152,8 @@ pub struct MemberView<'a> {
     pub drained: Option<&'a (super::ids::RequestId, super::lsn::Lsn)>,
     /// The newest restart, reload or reinit request carried out here.
     pub done_request: Option<&'a super::ids::RequestId>,
+    /// The epoch whose Release is on its way to the leader.
+    pub releasing: Option<Epoch>,
     /// The end of WAL of the stopped server could not be read from disk: recovery must say it.
     pub cannot_read_wal: bool,
     /// It was stopped because it had diverged, and not rewound since.
