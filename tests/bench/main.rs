@@ -44,9 +44,44 @@ pub struct Arguments {
     /// primary changed.
     #[arg(long, value_name = "MINUTES")]
     calm: Option<u64>,
+    /// The guard has no control group: it kills process by process.
+    #[arg(long)]
+    no_cgroup: bool,
+    /// The guard has no real-time priority.
+    #[arg(long)]
+    no_realtime: bool,
     /// Print the table only; leave docs/benchmarks.md alone.
     #[arg(long)]
     dry_run: bool,
+}
+
+impl Arguments {
+    /// What of the guard's privileges is taken away, as part of a heading.
+    fn variant(&self) -> &'static str {
+        match (self.no_cgroup, self.no_realtime) {
+            (false, false) => "",
+            (true, false) => ", guard without control group",
+            (false, true) => ", guard without real-time priority",
+            (true, true) => ", guard without control group and real-time priority",
+        }
+    }
+
+    /// The cluster that is measured.
+    fn wanted(&self, name: &str) -> Wanted {
+        let mut guard = String::from("\n[guard]\n");
+        if self.no_cgroup {
+            guard.push_str("cgroup = \"none\"\n");
+        }
+        if self.no_realtime {
+            guard.push_str("realtime_priority = 0\n");
+        }
+        let mut wanted = Wanted::new(name).preset(&self.preset);
+        wanted.major = self.major;
+        match self.variant() {
+            "" => wanted,
+            _ => wanted.config(&guard),
+        }
+    }
 }
 
 fn main() -> Result<()> {
@@ -93,9 +128,7 @@ fn main() -> Result<()> {
 }
 
 fn watch_idle(arguments: &Arguments, time: Duration) -> Result<String> {
-    let mut cluster = Wanted::new("bench-idle")
-        .preset(&arguments.preset)
-        .start()?;
+    let mut cluster = arguments.wanted("bench-idle").start()?;
     let line = idle::measure(&cluster, time)?;
     cluster.expect_error("");
     cluster.finish()?;

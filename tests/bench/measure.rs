@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cluster_tests::proxy::{Proxy, WRITE_PORT};
 use cluster_tests::writer::{clock, require_no_overlap};
-use cluster_tests::{Cluster, History, PATIENCE, Wanted, wait_until};
+use cluster_tests::{Cluster, History, PATIENCE, wait_until};
 
 use crate::Arguments;
 use crate::event::Event;
@@ -52,9 +52,7 @@ fn lease_of(preset: &str) -> Duration {
 
 /// All rounds of an event; those before a failure still count.
 pub fn measure(event: Event, arguments: &Arguments) -> Result<Measured> {
-    let mut wanted = Wanted::new("bench").preset(&arguments.preset);
-    wanted.major = arguments.major;
-    let mut cluster = wanted.make()?;
+    let mut cluster = arguments.wanted("bench").make()?;
     let from = clock();
     cluster.start_all()?;
     cluster

@@ -51,10 +51,15 @@ fn spread(mut times: Vec<Duration>) -> String {
     format!("{} / {} / {}", rank(50), rank(99), last.as_millis())
 }
 
+fn heading(arguments: &Arguments) -> String {
+    let (preset, variant) = (&arguments.preset, arguments.variant());
+    format!("## Failover, preset `{preset}`{variant}\n")
+}
+
 /// The whole section.
 pub fn table(arguments: &Arguments, all: &[(Event, Measured)], idle: Option<&str>) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "## Failover, preset `{}`\n", arguments.preset);
+    let _ = writeln!(text, "{}", heading(arguments));
     let _ = writeln!(
         text,
         "Write outage in milliseconds, p50 / p99 / max, seen by {} writers connected directly and {} \
@@ -136,7 +141,7 @@ pub fn write(arguments: &Arguments, table: &str) -> Result<()> {
          `tests/bench/`.\n"
             .to_owned()
     });
-    let heading = format!("## Failover, preset `{}`\n", arguments.preset);
+    let heading = heading(arguments);
     let mut sections: Vec<String> = Vec::new();
     for (number, part) in old.split("\n## ").enumerate() {
         sections.push(if number == 0 {

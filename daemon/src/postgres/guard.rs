@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clusterd_guard::clock::boottime_ns;
 use clusterd_guard::protocol::{
-    Exit, RunTool, StartPostmaster, Status, StopMode as GuardStop, ToolStop,
+    Answer, Exit, Request, RunTool, StartPostmaster, Status, StopMode as GuardStop, ToolStop,
 };
 
 use super::options::StopMode;
@@ -54,6 +54,11 @@ impl GuardSupervisor {
     /// The guard itself.
     pub fn guard(&self) -> &Guard {
         &self.guard
+    }
+
+    /// One request and its answer.
+    pub async fn ask(&self, request: Request) -> Result<Answer, SupervisorError> {
+        Ok(self.guard.call(request).await?)
     }
 
     /// Kills PostgreSQL processes of our data directory that somebody else started.
