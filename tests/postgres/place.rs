@@ -163,7 +163,7 @@ impl Server {
     ) -> Result<Server> {
         let place = tempfile::Builder::new()
             .prefix("mfacade-")
-            .tempdir_in("/tmp")?;
+            .tempdir_in(cluster_tests::reaper::scratch())?;
         hand_over(place.path())?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let role = |name: &str| Role {

@@ -4,6 +4,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
+/// Names the folder that clusters of tests keep their data in.
+const SCRATCH: &str = "MATRIARCH_SCRATCH";
+
 /// What is said, and all that is said, when neither root nor password-less sudo is there.
 pub const SENTENCE: &str = "this needs root or password-less sudo, because members run in network \
 namespaces and PostgreSQL as user postgres: run it as root";
@@ -42,8 +45,19 @@ pub fn command(program: &str) -> Command {
     command
 }
 
+/// So much room in memory is enough for the clusters of one suite. Unit: bytes.
+const ROOM: u64 = 4 << 30;
+
 /// Makes cargo run what it built as root, although the building itself is done as the caller.
+///
+/// Data directories go into memory where there is room: what the clusters do is looked at, not how fast
+/// this disk is. The Raft store's tests keep theirs on the disk.
 pub fn run_tests_as_root(cargo: &mut Command) {
+    if std::env::var_os(SCRATCH).is_none()
+        && let Some(memory) = room_in_memory()
+    {
+        cargo.env(SCRATCH, memory);
+    }
     if !is_root() {
         let triple = target_triple().to_uppercase().replace('-', "_");
         cargo.env(
@@ -51,6 +65,19 @@ pub fn run_tests_as_root(cargo: &mut Command) {
             "sudo -n --preserve-env",
         );
     }
+}
+
+fn room_in_memory() -> Option<&'static str> {
+    let place = "/dev/shm";
+    let listed = Command::new("stat")
+        .args(["--file-system", "--format=%T %a %S", place])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut words = text.split_whitespace();
+    let kind = words.next()?;
+    let (free, block): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (kind == "tmpfs" && free.saturating_mul(block) >= ROOM).then_some(place)
 }
 
 fn target_triple() -> String {
