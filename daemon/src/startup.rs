@@ -122,6 +122,8 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         Some(_) => Some(reach_guard(config)?),
         None => None,
     };
+    // Before any thread is made: each inherits it from the one that makes it. The guard has its own.
+    let priority = raise_priority();
     let times = config.settings.times();
     let deadline: Box<dyn DeadlineGuard> = match &config.postgres {
         Some(_) => Box::new(GuardDeadline::new(config.guard.socket.clone())),
@@ -132,6 +134,9 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     not_granted.extend(guard.as_ref().and_then(|hello| slow_kill(hello, &times)));
     if let Some(why) = lease.priority_refused() {
         not_granted.push(format!("lease thread: real-time priority: {why}"));
+    }
+    if let Err(why) = priority {
+        not_granted.push(format!("daemon: higher priority: {why}"));
     }
     if let Err(why) = lock_memory() {
         not_granted.push(format!("daemon: locked memory: {why}"));
@@ -208,6 +213,20 @@ fn missing(hello: &Hello) -> Vec<String> {
         Granted::Yes | Granted::NotWanted => None,
     })
     .collect()
+}
+
+/// Niceness of the daemon. Judgement: renewals must not wait behind a busy database or a backup; far
+/// from real time, because this process has a runtime and a storage engine in it.
+const NICE: i32 = -10;
+
+/// Lets this process run before ordinary ones, also where the kernel groups processes by session.
+fn raise_priority() -> std::io::Result<()> {
+    rustix::process::setpriority_process(None, NICE)?;
+    // A terminal's other programs are not ours to prefer; and not every kernel has the file.
+    if rustix::process::getsid(None)? == rustix::process::getpid() {
+        let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
+    }
+    Ok(())
 }
 
 /// Keeps what is in memory there, so that no renewal waits for a swapped-out page [E7]. Pages are
