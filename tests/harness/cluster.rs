@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::booted::{self, Booted};
 use crate::config::{self, ConfigOptions};
 use crate::host::Host;
 use crate::http::{self, Answer};
@@ -48,6 +49,8 @@ pub struct Wanted {
     pub loopback: Option<u8>,
     /// Megabytes of each member's volume; none is the machine's own disk.
     pub disk_megabytes: Option<u32>,
+    /// The place of a member that runs under a booted systemd.
+    pub booted: Option<usize>,
     /// More configuration, for every member.
     pub more_config: String,
 }
@@ -63,6 +66,7 @@ impl Wanted {
             major: None,
             loopback: None,
             disk_megabytes: None,
+            booted: None,
             more_config: String::new(),
         }
     }
@@ -95,6 +99,12 @@ impl Wanted {
     /// Volumes that can be filled.
     pub fn small_disks(mut self, megabytes: u32) -> Self {
         self.disk_megabytes = Some(megabytes);
+        self
+    }
+
+    /// The member at this place is installed as a package would, under a booted systemd.
+    pub fn under_systemd(mut self, place: usize) -> Self {
+        self.booted = Some(place);
         self
     }
 
@@ -188,6 +198,7 @@ impl Cluster {
                 bin: programs::postgres_bin(wanted.major)?,
                 is_witness: number > wanted.databases,
                 program: programs::ours("clusterd")?,
+                booted: None,
                 daemon: None,
                 name,
             });
@@ -203,7 +214,7 @@ impl Cluster {
             group: clients_group,
         };
         let runtime = runtime_in(clients.namespace.clone())?;
-        let cluster = Self {
+        let mut cluster = Self {
             members,
             folder,
             clients,
@@ -222,7 +233,7 @@ impl Cluster {
         network.map_or("127.0.0.0/8".to_owned(), Network::range)
     }
 
-    fn write_configs(&self, clients: &str) -> Result<()> {
+    fn write_configs(&mut self, clients: &str) -> Result<()> {
         let members: Vec<(String, String)> = self
             .members
             .iter()
@@ -234,9 +245,14 @@ impl Cluster {
             .filter(|member| member.is_witness)
             .map(|member| member.name.clone())
             .collect();
-        for member in &self.members {
+        for (place, member) in self.members.iter_mut().enumerate() {
             fs::create_dir_all(&member.folder).context("make a member's folder")?;
             member.make_folders()?;
+            let is_booted = self.wanted.booted == Some(place);
+            let (state_dir, data_dir) = match is_booted {
+                true => (booted::STATE_DIR.into(), booted::DATA_DIR.into()),
+                false => (member.state_dir(), member.data_dir()),
+            };
             if let Some(megabytes) = self.wanted.disk_megabytes {
                 member.limit_disk(megabytes)?;
             }
@@ -247,7 +263,14 @@ impl Cluster {
                 members: &members,
                 witnesses: &witnesses,
                 preset: &self.wanted.preset,
-                folder: &member.folder,
+                listen: match is_booted {
+                    // As installed, so that clusterctl finds the member of its own host.
+                    true => "0.0.0.0",
+                    false => &member.host.address,
+                },
+                state_dir: &state_dir,
+                data_dir: &data_dir,
+                has_guard_unit: is_booted,
                 bin: &member.bin,
                 clients,
                 client_login: if self.wanted.loopback.is_some() {
@@ -258,6 +281,17 @@ impl Cluster {
             });
             let text = format!("{text}{}", self.wanted.more_config);
             write_private(&member.config_file(), &text)?;
+            if is_booted {
+                let machine = format!("{}-{}", self.prefix, member.name);
+                let (folder, host) = (&member.folder, &member.host);
+                member.booted = Some(Booted::install(
+                    folder,
+                    host,
+                    &machine,
+                    &text,
+                    member.is_witness,
+                )?);
+            }
         }
         Ok(())
     }
@@ -524,6 +558,7 @@ impl Cluster {
     /// ERROR lines of all members that were not announced.
     pub fn unexpected_errors(&self) -> Vec<String> {
         let of_member = |member: &Member| -> Vec<String> {
+            member.collect_log();
             let lines = logs::unexpected_errors(&member.log(), &self.announced);
             lines
                 .into_iter()
@@ -548,6 +583,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if !self.is_finished {
+            self.members.iter().for_each(Member::collect_log);
             let kept = logs::keep(
                 &self.folder,
                 &format!("{}-{}", self.wanted.name, self.prefix),

@@ -11,6 +11,9 @@ pub const SECRET: &str = "a-secret-of-the-tests-only-0123456789";
 /// Password of every PostgreSQL role the tests use.
 pub const PASSWORD: &str = "only-for-tests";
 
+/// Where the guard's unit has its socket.
+pub const GUARD_SOCKET: &str = "/run/clusterd/guard.sock";
+
 /// What one member's file says.
 #[derive(Debug)]
 pub struct ConfigOptions<'a> {
@@ -26,8 +29,14 @@ pub struct ConfigOptions<'a> {
     pub witnesses: &'a [String],
     /// `fast`, `lan`, `wan`.
     pub preset: &'a str,
-    /// The member's folder.
-    pub folder: &'a Path,
+    /// Address that its gRPC and HTTP listen on.
+    pub listen: &'a str,
+    /// The daemon's own durable state.
+    pub state_dir: &'a Path,
+    /// The data directory.
+    pub data_dir: &'a Path,
+    /// Whether the service manager starts the guard, as the installed units do.
+    pub has_guard_unit: bool,
     /// PostgreSQL's programs.
     pub bin: &'a Path,
     /// Network that clients come from.
@@ -45,9 +54,11 @@ pub fn clusterd_toml(options: &ConfigOptions<'_>) -> String {
         address,
         preset,
         clients,
+        listen,
         ..
     } = options;
-    let (folder, bin) = (options.folder.display(), options.bin.display());
+    let (state_dir, data_dir) = (options.state_dir.display(), options.data_dir.display());
+    let bin = options.bin.display();
     let kind = |name: &str| match options.witnesses.iter().any(|witness| witness == name) {
         true => "witness",
         false => "database",
@@ -56,12 +67,12 @@ pub fn clusterd_toml(options: &ConfigOptions<'_>) -> String {
         r#"cluster = "{cluster}"
 name = "{member}"
 kind = "{}"
-state_dir = "{folder}/state"
+state_dir = "{state_dir}"
 preset = "{preset}"
 
 [listen]
-grpc = "{address}:{GRPC_PORT}"
-http = "{address}:{HTTP_PORT}"
+grpc = "{listen}:{GRPC_PORT}"
+http = "{listen}:{HTTP_PORT}"
 
 [security]
 cluster_secret = "{SECRET}"
@@ -74,7 +85,7 @@ admin_token = "{TOKEN}"
             r#"
 [postgres]
 bin_dir = "{bin}"
-data_dir = "{folder}/volume/data"
+data_dir = "{data_dir}"
 listen = ["{address}"]
 port = {POSTGRES_PORT}
 os_user = "postgres"
@@ -89,6 +100,11 @@ dynamic_shared_memory_type = "mmap"
 "#,
             options.client_login
         ));
+        if options.has_guard_unit {
+            text.push_str(&format!(
+                "\n[guard]\nstarted_by = \"service\"\nsocket = \"{GUARD_SOCKET}\"\n"
+            ));
+        }
     }
     for (name, address) in options.members {
         text.push_str(&format!(

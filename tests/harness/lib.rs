@@ -4,6 +4,7 @@
 //! a control group each); nothing of the daemon is linked in. Needs root. Everything a test made is
 //! gone after it, also when it was killed.
 
+pub mod booted;
 pub mod cluster;
 pub mod config;
 pub mod host;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::booted::Booted;
 use crate::host::{Host, log_file};
 use crate::network::{self, Cut};
 use crate::wait::wait_until;
@@ -19,6 +20,8 @@ use crate::wait::wait_until;
 pub const HTTP_PORT: u16 = 8008;
 /// gRPC port.
 pub const GRPC_PORT: u16 = 8009;
+/// How long a container may take to boot.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// PostgreSQL's port.
 pub const POSTGRES_PORT: u16 = 5432;
 
@@ -35,7 +38,10 @@ pub struct Member {
     pub bin: PathBuf,
     /// Votes, has no PostgreSQL.
     pub is_witness: bool,
+    /// Its service manager; without one the daemon is started by the test itself.
+    pub booted: Option<Booted>,
     pub(crate) program: PathBuf,
+    /// The daemon, or the container.
     pub(crate) daemon: Option<Child>,
 }
 
@@ -75,13 +81,16 @@ impl Member {
         format!("{}:{GRPC_PORT}", self.host.address)
     }
 
-    /// Starts the daemon.
+    /// Starts the daemon; on a host with a service manager, boots that.
     ///
     /// # Errors
     /// It runs already, or could not be started.
     pub fn start(&mut self) -> Result<()> {
         if self.is_running() {
             bail!("{} runs already", self.name);
+        }
+        if let Some(booted) = self.booted.clone() {
+            return self.boot(&booted);
         }
         let output = log_file(&self.log())?;
         let mut command = self.host.command(&self.program);
@@ -99,7 +108,53 @@ impl Member {
         Ok(())
     }
 
-    /// Whether the daemon lives.
+    fn boot(&mut self, booted: &Booted) -> Result<()> {
+        let console = self.folder.join("console.log");
+        let output = log_file(&console)?;
+        let mut command = booted.command()?;
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output);
+        let child = command.spawn().context("start systemd-nspawn")?;
+        self.daemon = Some(child);
+        let booted = wait_until("a booted systemd", BOOT_LIMIT, || match booted.is_up() {
+            Ok(()) => Ok(Ok(())),
+            Err(_) if !self.is_running() => Ok(Err(anyhow::anyhow!("systemd-nspawn ended"))),
+            Err(seen) => Err(seen),
+        });
+        booted.and_then(|booted| booted).with_context(|| {
+            format!(
+                "systemd could not be booted in a container here: it takes root, the right to mount, and \
+                 cgroup v2. Its console said: {}",
+                fs::read_to_string(&console).unwrap_or_default().trim()
+            )
+        })
+    }
+
+    /// Shuts the host down in order, as `systemctl poweroff` does; waits for its end.
+    ///
+    /// # Errors
+    /// It has no service manager, or did not end in time.
+    pub fn power_off(&mut self, limit: Duration) -> Result<()> {
+        let booted = self.booted.as_ref().context("no service manager")?;
+        booted.run(&["systemctl", "--no-block", "poweroff"])?;
+        self.wait_for_end(limit).map(drop)
+    }
+
+    /// Copies what a service manager keeps of the daemon's log to where the daemon's log is otherwise.
+    pub(crate) fn collect_log(&self) {
+        if let Some(booted) = &self.booted {
+            // What cannot be read leaves the log empty, and its reason in it.
+            let text = booted
+                .journal()
+                .unwrap_or_else(|error| format!("{error:#}"));
+            let _ = fs::write(self.log(), text);
+        }
+    }
+
+    /// Whether the daemon, or the container, lives.
     pub fn is_running(&mut self) -> bool {
         match &mut self.daemon {
             Some(child) => child.try_wait().is_ok_and(|ended| ended.is_none()),
@@ -112,6 +167,9 @@ impl Member {
     /// # Errors
     /// It does not run.
     pub fn daemon_pid(&self) -> Result<i32> {
+        if self.booted.is_some() {
+            return self.pid_of("clusterd");
+        }
         let child = self
             .daemon
             .as_ref()
@@ -124,12 +182,15 @@ impl Member {
     /// # Errors
     /// There is none.
     pub fn guard_pid(&self) -> Result<i32> {
+        self.pid_of("clusterd-guard")
+    }
+
+    fn pid_of(&self, wanted: &str) -> Result<i32> {
         let all = self.host.processes();
-        let found = all
-            .iter()
-            .find(|(_, name)| name == "clusterd-guard")
-            .map(|(pid, _)| *pid);
-        found.with_context(|| format!("{} has no guard: {all:?}", self.name))
+        let found = all.iter().find(|(_, name)| name == wanted);
+        found
+            .map(|(pid, _)| *pid)
+            .with_context(|| format!("{} has no {wanted}: {all:?}", self.name))
     }
 
     /// Pid of the postmaster, if one lives.

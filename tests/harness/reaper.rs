@@ -20,6 +20,13 @@ if [ -d "$1" ]; then
   done
   find "$1" -depth -type d -exec rmdir {} \;
 fi
+# What a killed container leaves: its groups in the older tree of a machine that has both, and marks.
+older="/sys/fs/cgroup/systemd/$2"
+[ -d "$older" ] && find "$older" -depth -type d -exec rmdir {} \;
+for root in "$3"/*/root; do
+  [ -d "$root" ] && rm -f "/run/systemd/nspawn/locks/inode-$(stat -c %d:%i "$root")"
+done
+rmdir "/run/systemd/nspawn/propagate/$2"-*
 # A killed postmaster leaves its System V segment; line 7 of its file names it.
 for file in "$3"/*/volume/data*/postmaster.pid; do
   [ -f "$file" ] && ipcrm -m "$(sed -n 7p "$file" | tr -s ' ' | sed 's/^ //' | cut -d' ' -f2)"

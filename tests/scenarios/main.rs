@@ -4,7 +4,8 @@
 //! second starts; `failover` is a lost primary; `fencing` is a primary that must not go on;
 //! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
-//! refused, and that nothing changed.
+//! refused, and that nothing changed; `systemd` is the
+//! installed units.
 
 mod bad_input;
 mod bootstrap;
@@ -16,3 +17,4 @@ mod membership;
 mod partition;
 mod proxy;
 mod requests;
+mod systemd;

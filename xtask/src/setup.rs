@@ -25,6 +25,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("mkfs.ext4", "e2fsprogs"),
     ("psql", "postgresql-client"),
+    ("systemd-nspawn", "systemd-container"),
+    ("systemctl", "systemd"),
+    ("chrt", "util-linux"),
     ("cc", "build-essential"),
 ];
 
