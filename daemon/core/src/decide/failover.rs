@@ -110,6 +110,12 @@ fn forced_target(view: &ClusterView) -> Option<MemberName> {
         })
 }
 
+/// How many times longer the target of a hand-over is waited for than anybody else.
+///
+/// Source: measured. On a machine with four times more work than it can do a seal took 1.2 to 1.5 s,
+/// with a patience of 1 s, and two of three hand-overs went to a member nobody had named.
+const PATIENCE_FOR_THE_WANTED: u32 = 3;
+
 /// Sealing costs nothing while the lease runs; after that it is bounded by patience.
 fn must_wait_for_seals(
     view: &ClusterView,
@@ -139,7 +145,12 @@ fn must_wait_for_seals(
     if has_it_all {
         return None;
     }
-    let patience = view.state.settings.seal_patience();
+    let mut patience = view.state.settings.seal_patience();
+    // An operator named it, it has everything, and it is heard: somebody else would be a hand-over
+    // that failed.
+    if wanted_target(view).is_some_and(|wanted| found.unsealed.contains(&wanted)) {
+        patience *= PATIENCE_FOR_THE_WANTED;
+    }
     let is_over = view.ended_age >= patience && (view.lease_waited_out || is_released(view));
     (!is_over).then(|| Reason::Sealing(found.unsealed.clone()))
 }
