@@ -4,7 +4,7 @@
 //! second starts; `failover` is a lost primary; `fencing` is a primary that must not go on;
 //! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
-//! refused, and that nothing changed; `systemd` is the
+//! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units.
 
 mod bad_input;
@@ -13,6 +13,7 @@ mod drill;
 mod failover;
 mod fencing;
 mod harness_itself;
+mod majors;
 mod membership;
 mod partition;
 mod proxy;
