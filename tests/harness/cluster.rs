@@ -51,6 +51,8 @@ pub struct Wanted {
     pub disk_megabytes: Option<u32>,
     /// The place of a member that runs under a booted systemd.
     pub booted: Option<usize>,
+    /// The folder that the members' programs are in; none: what was built with this test.
+    pub programs: Option<PathBuf>,
     /// More configuration, for every member.
     pub more_config: String,
 }
@@ -67,6 +69,7 @@ impl Wanted {
             loopback: None,
             disk_megabytes: None,
             booted: None,
+            programs: None,
             more_config: String::new(),
         }
     }
@@ -105,6 +108,12 @@ impl Wanted {
     /// The member at this place is installed as a package would, under a booted systemd.
     pub fn under_systemd(mut self, place: usize) -> Self {
         self.booted = Some(place);
+        self
+    }
+
+    /// Members run the programs of this folder, until they are upgraded.
+    pub fn programs(mut self, folder: PathBuf) -> Self {
+        self.programs = Some(folder);
         self
     }
 
@@ -197,7 +206,10 @@ impl Cluster {
                 folder: folder.join(&name),
                 bin: programs::postgres_bin(wanted.major)?,
                 is_witness: number > wanted.databases,
-                program: programs::ours("clusterd")?,
+                program: match &wanted.programs {
+                    Some(folder) => folder.join("clusterd"),
+                    None => programs::ours("clusterd")?,
+                },
                 booted: None,
                 daemon: None,
                 name,

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use crate::booted::Booted;
 use crate::host::{Host, log_file};
 use crate::network::{self, Cut};
+use crate::programs;
 use crate::wait::wait_until;
 
 /// HTTP port, the same on every member.
@@ -241,6 +242,16 @@ impl Member {
             },
         )?;
         self.reap_daemon()
+    }
+
+    /// Installs the programs that were built with this test, and restarts the daemon; the guard goes on.
+    ///
+    /// # Errors
+    /// It does not run, or does not end in ten seconds.
+    pub fn upgrade(&mut self) -> Result<()> {
+        self.program = programs::ours("clusterd")?;
+        self.terminate_daemon()?;
+        self.start()
     }
 
     /// Waits for a daemon that ends by itself; its exit code.

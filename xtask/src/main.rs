@@ -3,6 +3,7 @@
 //! Not for anything a user of the cluster runs: that is `clusterctl`. Commands print what they run,
 //! so that each step can be repeated by hand.
 
+mod previous;
 mod root;
 mod run;
 mod setup;
@@ -23,7 +24,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what is missing on a fresh Debian or Ubuntu: PostgreSQL, HAProxy, PgBouncer, nftables.
+    /// Install what is missing on a fresh Debian or Ubuntu: PostgreSQL, HAProxy, PgBouncer, nftables, containers.
     Setup,
     /// Three members with real PostgreSQL on loopback addresses, until Ctrl-C.
     Demo {

@@ -4,6 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
+use crate::previous::{self, Previous};
 use crate::run::{cargo, run};
 use crate::tally::{Outcome, Tally, count};
 use crate::{root, setup};
@@ -21,6 +22,8 @@ enum Needs {
     Nothing,
     /// Root and PostgreSQL.
     Cluster,
+    /// The same, and the programs of an earlier commit.
+    EarlierPrograms,
 }
 
 /// Levels of tests as CONTRIBUTING.md describes them, cheapest first.
@@ -98,6 +101,11 @@ const SUITES: &[Suite] = &[
         ],
         needs: Needs::Cluster,
     },
+    Suite {
+        name: "upgrade",
+        arguments: &["test", "-p", "cluster-tests", "--test", "upgrade"],
+        needs: Needs::EarlierPrograms,
+    },
 ];
 
 /// Everything CI runs. Ends with `N passed, N failed`.
@@ -128,36 +136,32 @@ pub fn check() -> ExitCode {
 }
 
 fn run_suites<'a>(suites: impl Iterator<Item = &'a Suite>) -> ExitCode {
-    let outcomes: Vec<(&Suite, Outcome)> = suites
-        .filter(|suite| is_there(suite))
-        .map(|suite| {
-            let mut command = cargo(suite.arguments);
-            if suite.needs == Needs::Cluster {
-                root::run_tests_as_root(&mut command);
+    let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
+    let mut not_run: Vec<(&str, String)> = Vec::new();
+    for suite in suites.filter(|suite| is_there(suite)) {
+        match prepare(suite) {
+            Ok(Prepared::Command(command)) => outcomes.push((suite.name, count(command))),
+            Ok(Prepared::NotPossible(why)) => not_run.push((suite.name, why)),
+            Err(error) => {
+                eprintln!("xtask: {error:#}");
+                outcomes.push((suite.name, Outcome::failed()));
             }
-            (suite, count(command))
-        })
-        .collect();
+        }
+    }
     let mut all = Tally::default();
     println!();
-    for (
-        suite,
-        Outcome {
-            tally,
-            took,
-            is_good,
-        },
-    ) in &outcomes
-    {
-        let word = if *is_good { "ok" } else { "FAILED" };
+    for (name, outcome) in &outcomes {
+        let word = if outcome.is_good { "ok" } else { "FAILED" };
         println!(
-            "{:<14} {word:<7} {:>5} passed {:>3} failed {:>7.1} s",
-            suite.name,
-            tally.passed,
-            tally.failed,
-            took.as_secs_f64()
+            "{name:<14} {word:<7} {:>5} passed {:>3} failed {:>7.1} s",
+            outcome.tally.passed,
+            outcome.tally.failed,
+            outcome.took.as_secs_f64()
         );
-        all.add(*tally);
+        all.add(outcome.tally);
+    }
+    for (name, why) in &not_run {
+        println!("{name:<14} NOT RUN: {why}");
     }
     println!("{} passed, {} failed", all.passed, all.failed);
     if all.failed == 0 {
@@ -165,6 +169,29 @@ fn run_suites<'a>(suites: impl Iterator<Item = &'a Suite>) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// A suite, ready to run or not.
+enum Prepared {
+    Command(Command),
+    /// This checkout does not have what it takes; the sentence is shown, and nothing is counted.
+    NotPossible(String),
+}
+
+fn prepare(suite: &Suite) -> Result<Prepared> {
+    let mut command = cargo(suite.arguments);
+    match suite.needs {
+        Needs::Nothing => return Ok(Prepared::Command(command)),
+        Needs::Cluster => {}
+        Needs::EarlierPrograms => match previous::build()? {
+            Previous::Built(folder) => {
+                command.env("MATRIARCH_EARLIER_PROGRAMS", folder);
+            }
+            Previous::NotThere(why) => return Ok(Prepared::NotPossible(why)),
+        },
+    }
+    root::run_tests_as_root(&mut command);
+    Ok(Prepared::Command(command))
 }
 
 /// `--test *` fails in a package without such targets: then there is nothing to run.

@@ -51,6 +51,20 @@ pub struct Outcome {
     pub is_good: bool,
 }
 
+impl Outcome {
+    /// Of a suite that could not even begin.
+    pub fn failed() -> Self {
+        Self {
+            tally: Tally {
+                passed: 0,
+                failed: 1,
+            },
+            took: Duration::ZERO,
+            is_good: false,
+        }
+    }
+}
+
 /// Runs a suite and counts.
 pub fn count(mut command: Command) -> Outcome {
     let started = Instant::now();
