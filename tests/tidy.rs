@@ -394,3 +394,53 @@ fn the_map_shows_folders_that_exist() {
         "named in ARCHITECTURE.md and gone: {gone:?}"
     );
 }
+
+/// The table promises that each of these hazards is shown by a test.
+const HAZARDS: &[&str] = &[
+    "X11", "X12", "X13", "X14", "X15", "X16", "X17", "X18", "X19", "X20", "X23", "X24", "X25",
+    "X26",
+];
+
+#[test]
+fn every_hazard_is_shown_by_tests_that_exist() {
+    let page = read(Path::new("docs/hazards.md"));
+    let mut tests = BTreeSet::new();
+    for file in rust_files() {
+        let text = read(&file);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate() {
+            let is_test = lines[..number]
+                .iter()
+                .rev()
+                .take_while(|before| before.starts_with("#[") || before.starts_with("///"))
+                .any(|before| before.starts_with("#[test]") || before.starts_with("#[tokio::test"));
+            let name = line
+                .trim_start_matches("async ")
+                .strip_prefix("fn ")
+                .and_then(|rest| rest.split(['(', '<']).next());
+            if let (true, Some(name)) = (is_test, name) {
+                tests.insert(name.to_owned());
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with('|')) {
+        let last = row.trim_end_matches('|').rsplit('|').next();
+        let named: Vec<&str> = last
+            .unwrap_or_default()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        let is_heading = row.starts_with("| code") || row.starts_with("| situation");
+        if named.is_empty() && !is_heading && !row.starts_with("|-") {
+            wrong.push(format!("no test: {row}"));
+        }
+        let is_gone = |name: &&&str| !tests.contains(**name);
+        wrong.extend(named.iter().filter(is_gone).map(|it| format!("gone: {it}")));
+    }
+    let has_row = |code: &&&str| page.contains(&format!("\n| {code} |"));
+    let silent = HAZARDS.iter().filter(|code| !has_row(code));
+    wrong.extend(silent.map(|code| format!("no row: {code}")));
+    assert!(wrong.is_empty(), "docs/hazards.md: {wrong:#?}");
+}

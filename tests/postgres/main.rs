@@ -6,10 +6,13 @@
 
 mod basebackup;
 mod config_files;
+mod interrupted;
 mod place;
+mod promotion;
 mod replication;
 mod rewind;
 mod server;
 mod slots;
 mod status;
+mod stopping;
 mod timelines;

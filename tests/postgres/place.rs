@@ -300,10 +300,18 @@ impl Server {
     /// Arms and promotes.
     pub async fn promote(&self, epoch: u64, timeline: u32) -> Result<Promotion> {
         self.arm(epoch).await?;
-        Ok(self
-            .postgres
-            .promote(Epoch(epoch), TimelineId(timeline), LIMIT)
-            .await?)
+        self.promote_armed(epoch, timeline, LIMIT).await
+    }
+
+    /// Promotes; the guard is armed already.
+    pub async fn promote_armed(
+        &self,
+        epoch: u64,
+        timeline: u32,
+        limit: Duration,
+    ) -> Result<Promotion> {
+        let (epoch, timeline) = (Epoch(epoch), TimelineId(timeline));
+        Ok(self.postgres.promote(epoch, timeline, limit).await?)
     }
 
     /// initdb, first boot, promotion onto timeline 2, roles.

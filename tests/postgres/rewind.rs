@@ -1,9 +1,10 @@
 //! Rejoin of an old primary, and rewinds that cannot be or were interrupted.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use cluster_core::model::{PostgresStatus, TimelineId};
 use clusterd::postgres::{ConfigInputs, Error, Promotion, WantedSlot};
 
+use crate::interrupted::{kill_when, wait_for_tool};
 use crate::place::{LIMIT, Server, on_every_major};
 
 /// A has crashed with rows that B never saw; B is the primary of timeline 3.
@@ -132,47 +133,50 @@ fn an_interrupted_rewind_is_never_started_and_a_clone_cures_it() {
     });
 }
 
-/// X18: killed anywhere, a rewind either changed nothing or leaves a directory that is not started.
+/// X18: killed anywhere, a rewind leaves a directory that is not started. Two moments: it has begun
+/// to copy; it has copied everything and not yet written the control file.
 #[test]
 fn x18_a_rewind_killed_in_the_middle_is_never_started() {
     on_every_major(|bin| async move {
-        let (a, b, promotion) = diverged(&bin).await?;
-        a.start().await?;
-        a.wait_end_of_wal().await?;
-        a.stop().await?;
-        let rewind = tokio::spawn({
-            let (postgres, upstream) = (a.postgres.clone(), b.upstream(&a, 2));
-            async move {
-                postgres
-                    .rewind(&upstream, TimelineId(2), promotion.fork)
-                    .await
-            }
-        });
-        let log = a.state_dir().join("pg_rewind.log");
-        while !rewind.is_finished()
-            && !std::fs::read_to_string(&log)
-                .unwrap_or_default()
-                .contains("servers diverged")
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        for moment in ["copying", "copied"] {
+            let (a, b, promotion) = diverged(&bin).await?;
+            a.start().await?;
+            a.wait_end_of_wal().await?;
+            a.stop().await?;
+            let data = a.data_dir();
+            let copied = data.join("postgresql.auto.conf");
+            let before = copied.metadata()?.modified()?;
+            let killer = tokio::task::spawn_blocking(move || {
+                let pid = wait_for_tool("pg_rewind", &data)?;
+                kill_when(pid, || match moment {
+                    "copying" => copied
+                        .metadata()
+                        .and_then(|it| it.modified())
+                        .is_ok_and(|now| now != before),
+                    _ => data.join("backup_label").exists(),
+                })
+            });
+            let upstream = b.upstream(&a, 2);
+            let ended = a
+                .postgres
+                .rewind(&upstream, TimelineId(2), promotion.fork)
+                .await;
+            killer.await?.with_context(|| format!("when it {moment}"))?;
+            assert!(
+                matches!(ended, Err(Error::NeedsClone { .. })),
+                "{moment}: {ended:?}"
+            );
+            let started = a.postgres.start_standby(&a.inputs()).await;
+            assert!(
+                matches!(started, Err(Error::Unfinished { .. })),
+                "{moment}: {started:?}"
+            );
+            a.follow_by_clone(&b, 2).await?;
+            assert_eq!(
+                a.text("SELECT string_agg(i::text, ',') FROM t").await?,
+                "1,2"
+            );
         }
-        a.postgres.cancel_tools().await?;
-        match rewind.await? {
-            Ok(_) => {} // it was faster
-            Err(Error::NeedsClone { .. }) => {
-                let started = a.postgres.start_standby(&a.inputs()).await;
-                assert!(
-                    matches!(started, Err(Error::Unfinished { .. })),
-                    "{started:?}"
-                );
-            }
-            Err(other) => panic!("{other:?}"),
-        }
-        a.follow_by_clone(&b, 2).await?;
-        assert_eq!(
-            a.text("SELECT string_agg(i::text, ',') FROM t").await?,
-            "1,2"
-        );
         Ok(())
     });
 }

@@ -197,7 +197,103 @@ mod tests {
 
     use super::*;
     use crate::model::ledger::LedgerEntry;
-    use crate::model::{ClusterState, Incarnation, NodeId, RequestId};
+    use crate::model::member::{Health, Member};
+    use crate::model::view::Seen;
+    use crate::model::{
+        Addresses, ClusterState, Incarnation, MemberKind, MemberReport, NodeId, RequestId, Tags,
+    };
+
+    fn view<'a>(
+        state: &'a ClusterState,
+        reports: &'a BTreeMap<MemberName, Seen>,
+        ages: &'a BTreeMap<RequestId, Duration>,
+    ) -> ClusterView<'a> {
+        ClusterView {
+            me: NodeId(1),
+            state,
+            times: state.settings.times(),
+            reports,
+            leading_for: Duration::ZERO,
+            base_age: Duration::ZERO,
+            grant_age: None,
+            lease_waited_out: true,
+            wait_left: Duration::ZERO,
+            ended_age: Duration::ZERO,
+            voters: &[],
+            learners: &[],
+            elect_asked_age: None,
+            previous_lease_settled: false,
+            recent_grants: &[],
+            request_ages: ages,
+        }
+    }
+
+    /// X23: one that is ahead and cannot be promoted is no reason to promote it, and none to forget
+    /// how far it is ahead.
+    #[test]
+    fn a_member_that_says_why_not_is_no_candidate() {
+        let (mut state, ages) = (ClusterState::default(), BTreeMap::new());
+        let mut reports = BTreeMap::new();
+        for (number, name, end) in [(1, "a", 900), (2, "b", 800)] {
+            let name: MemberName = name.parse().expect("name");
+            let incarnation = Some(Incarnation(number));
+            let member = Member {
+                node: NodeId(u64::from(number)),
+                kind: MemberKind::Database,
+                addresses: Addresses::default(),
+                tags: Tags::default(),
+                incarnation,
+                joining: None,
+            };
+            state.members.insert(name.clone(), member);
+            let report = MemberReport {
+                member: name.clone(),
+                node: NodeId(u64::from(number)),
+                daemon_start: String::new(),
+                version: String::new(),
+                addresses: Addresses::default(),
+                tags: Tags::default(),
+                incarnation,
+                system_identifier: Some(7),
+                server_version: None,
+                postgres: PostgresStatus::Unknown { why: String::new() },
+                min_epoch: Epoch(1),
+                used: Epoch::NONE,
+                seal: Some(SealReport {
+                    member: name.clone(),
+                    incarnation: Incarnation(number),
+                    target: Epoch(1),
+                    timeline: TimelineId(1),
+                    end: Lsn(end),
+                    is_running: true,
+                }),
+                set_is_empty: false,
+                lease_left_ms: None,
+                applied_index: 1,
+                not_promotable: Vec::new(),
+                health: Health::default(),
+                busy: None,
+                hears: Vec::new(),
+                drained: None,
+                done_request: None,
+                checkpointed: Epoch::NONE,
+                verdict: String::new(),
+            };
+            let age = Duration::ZERO;
+            reports.insert(name, Seen { report, age });
+        }
+        let best = |reports: &BTreeMap<MemberName, Seen>| {
+            let found = assess(&view(&state, reports, &ages));
+            let first = found.candidates.first();
+            let name = first.map(|it| it.seal.member.to_string());
+            (name, found.best.map(|it| it.end))
+        };
+        let ends = Some(Lsn(900));
+        assert_eq!(best(&reports), (Some("a".to_owned()), ends));
+        let a = reports.values_mut().next().expect("a is there");
+        a.report.not_promotable.push("its replay is paused".into());
+        assert_eq!(best(&reports), (Some("b".to_owned()), ends));
+    }
 
     /// Found by the simulation: the best sealed member may not be promoted, the next one never
     /// received anything of the newest reign, and counted as not behind at all.
@@ -215,25 +311,8 @@ mod tests {
                 fork: Some(Lsn(start)),
             });
         }
-        let (reports, ages) = (BTreeMap::new(), BTreeMap::<RequestId, Duration>::new());
-        let view = ClusterView {
-            me: NodeId(1),
-            state: &state,
-            times: state.settings.times(),
-            reports: &reports,
-            leading_for: Duration::ZERO,
-            base_age: Duration::ZERO,
-            grant_age: None,
-            lease_waited_out: true,
-            wait_left: Duration::ZERO,
-            ended_age: Duration::ZERO,
-            voters: &[],
-            learners: &[],
-            elect_asked_age: None,
-            previous_lease_settled: false,
-            recent_grants: &[],
-            request_ages: &ages,
-        };
+        let (reports, ages) = (BTreeMap::new(), BTreeMap::new());
+        let view = view(&state, &reports, &ages);
         let seal = SealReport {
             member: "b".parse().expect("name"),
             incarnation: Incarnation(1),
