@@ -5,10 +5,11 @@
 //! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
-//! installed units.
+//! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back.
 
 mod bad_input;
 mod bootstrap;
+mod by_hand;
 mod drill;
 mod failover;
 mod fencing;

@@ -60,11 +60,12 @@ impl World {
     pub fn take_up(&mut self, node: usize, action: Action, is_primary: bool) {
         let name = name(&action);
         self.coverage.count("action", name);
-        let is_fence = is_primary && matches!(action, Action::Fence { .. });
+        let kills = |it: &Action| matches!(it, Action::Fence { .. } | Action::Quarantine { .. });
+        let is_fence = is_primary && kills(&action);
         if let Some(doing) = &self.nodes[node].mind.doing {
             let same_drain =
                 doing.action == action || !matches!(doing.action, Action::Drain { .. });
-            let is_overridden = is_fence && !matches!(doing.action, Action::Fence { .. });
+            let is_overridden = is_fence && !kills(&doing.action);
             if !is_overridden && same_drain {
                 return;
             }
@@ -155,6 +156,7 @@ impl World {
                     host.mind.rewind_impossible = false;
                     host.mind.seal = None;
                     host.durable.promoted = Epoch::NONE;
+                    host.durable.line = host.durable.line.max(Some(*epoch));
                 }
                 None
             }
@@ -165,7 +167,9 @@ impl World {
                     return None;
                 }
                 self.check_source(node, from, *epoch, "rewind");
-                self.nodes[node].durable.marker = Some(Marker::Rewind);
+                let durable = &mut self.nodes[node].durable;
+                durable.marker = Some(Marker::Rewind);
+                durable.line = durable.line.max(Some(*epoch));
                 self.begin(
                     node,
                     Long::Rewind {
@@ -183,6 +187,8 @@ impl World {
             } => {
                 let from = self.index_of(from)?;
                 self.check_source(node, from, *epoch, "clone");
+                let durable = &mut self.nodes[node].durable;
+                durable.line = durable.line.max(Some(*epoch));
                 let request = request.clone();
                 self.begin(
                     node,
@@ -232,6 +238,13 @@ impl World {
                 None
             }
             Action::Fence { .. } => self.fence(node, now),
+            Action::Quarantine { .. } => {
+                if !self.plan.is_clear_sighted {
+                    self.violated("quarantined, and nobody promoted anything by hand");
+                }
+                self.nodes[node].durable.marker = Some(Marker::Strayed);
+                self.fence(node, now)
+            }
             Action::KillForeign => {
                 let at = self.now + 20 * MS;
                 self.nodes[node].postgres.begin_to_die(at, false);
@@ -357,6 +370,7 @@ impl World {
                     durable.used = durable.used.max(epoch);
                 }
                 durable.promoted = epoch;
+                durable.line = durable.line.max(Some(epoch));
                 Some(self.random.between(MS, 20 * MS))
             }
             1 => {
@@ -591,6 +605,7 @@ impl World {
         host.postgres.tool_runs = false;
         host.durable.incarnation = Some(life);
         host.durable.marker = None;
+        host.durable.promoted = Epoch::NONE;
         host.mind.work = None;
         host.mind.seal = None;
         host.mind.is_dirty = true;
@@ -633,13 +648,15 @@ pub fn name(action: &Action) -> &'static str {
         Action::Undrain => "Undrain",
         Action::MarkUsed { .. } => "MarkUsed",
         Action::Fence { .. } => "Fence",
+        Action::Quarantine { .. } => "Quarantine",
         Action::KillForeign => "KillForeign",
         Action::RestartStandby { .. } => "RestartStandby",
         Action::Reload { .. } => "Reload",
     }
 }
 
-/// Every name [`name`] can give.
+/// Every name [`name`] can give, but `Quarantine`: only a promotion by hand leads to it, and that is a
+/// case, not a schedule.
 pub const NAMES: &[&str] = &[
     "Idle",
     "Initdb",
@@ -687,6 +704,7 @@ pub fn sentence(action: &Action) -> String {
         Action::Drain { to, .. } => format!("drains for {to}"),
         Action::MarkUsed { epoch } => format!("marks epoch {epoch} used"),
         Action::Fence { why } => format!("kills PostgreSQL: {why}"),
+        Action::Quarantine { why } => format!("quarantines its data: {why}"),
         other => name(other).to_lowercase(),
     }
 }

@@ -14,6 +14,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "primary-without-grant",
         "only a promotion by hand gives it: a case, not a schedule",
     ),
+    (
+        "strayed",
+        "only a promotion by hand gives it: a case, not a schedule",
+    ),
 ];
 
 /// Counts by kind and name.

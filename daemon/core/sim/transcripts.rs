@@ -120,6 +120,7 @@ impl Case {
                 }
             }
             "promoted-by-hand" => self.promote_by_hand(member()),
+            "promoted-unseen" => self.promote_unseen(member()),
             "switchover" => {
                 let to = words.get(1).map(|_| name());
                 self.ask(RequestKind::Switchover { to });
@@ -178,6 +179,20 @@ impl Case {
         self.world.say(node, || {
             format!("would do: {text} [{}]", verdict.reason.code())
         });
+    }
+
+    /// The same while the daemon was away, and the host went down before it came back.
+    fn promote_unseen(&mut self, node: usize) {
+        let host = &mut self.world.nodes[node].postgres;
+        assert!(!host.runs(), "first the host, then what happened on it");
+        if let Some(data) = &mut host.data {
+            data.line.push((data.timeline().next(), data.end));
+            data.redo = data.end;
+            data.end = Lsn(data.end.0 + 5000);
+            data.was_in_recovery = false;
+            data.ended_clean = false;
+            data.has_signal = false;
+        }
     }
 
     fn trace(&self) -> &[String] {

@@ -106,14 +106,16 @@ impl ControlData {
         self.state == "shut down" || self.state == "shut down in recovery"
     }
 
-    /// The part that goes into a report.
-    pub fn stopped(&self, has_signal: bool) -> Stopped {
+    /// The part that goes into a report. A copy that was never started (`is_copy`) shows the state of
+    /// its source, and begins in recovery.
+    pub fn stopped(&self, has_signal: bool, is_copy: bool) -> Stopped {
         Stopped {
             clean: self.is_clean(),
-            was_in_recovery: matches!(
-                self.state.as_str(),
-                "shut down in recovery" | "in archive recovery"
-            ),
+            was_in_recovery: is_copy
+                || matches!(
+                    self.state.as_str(),
+                    "shut down in recovery" | "in archive recovery"
+                ),
             checkpoint_timeline: self.checkpoint_timeline,
             checkpoint: self.checkpoint,
             min_recovery_end: self.min_recovery_end,
@@ -156,7 +158,7 @@ Data page checksum version:           1
         assert!(data.is_clean() && data.has_checksums);
         assert_eq!(data.checkpoint, Lsn(0x300_0060));
         assert_eq!(data.recovery_parameters["max_wal_senders"], 16);
-        let stopped = data.stopped(true);
+        let stopped = data.stopped(true, false);
         assert!(stopped.was_in_recovery && stopped.has_signal);
         assert_eq!(stopped.min_recovery_timeline, Some(TimelineId(2)));
     }

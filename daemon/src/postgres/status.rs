@@ -87,10 +87,12 @@ impl Postgres {
                 .data_path("global/pg_control")
                 .metadata()
                 .and_then(|meta| meta.modified());
-            (changed.ok(), it.kind_by_files(), it.has_standby_signal())
+            let is_copy = it.data_path("backup_label").is_file();
+            let signs = (it.has_standby_signal(), is_copy);
+            (changed.ok(), it.kind_by_files(), signs)
         });
-        let (changed, kind, has_signal) = match looked.await {
-            Ok((changed, Ok(kind), has_signal)) => (changed, kind, has_signal),
+        let (changed, kind, (has_signal, is_copy)) = match looked.await {
+            Ok((changed, Ok(kind), signs)) => (changed, kind, signs),
             Ok((_, Err(error), _)) | Err(error) => {
                 return PostgresStatus::Unknown {
                     why: error.to_string(),
@@ -113,7 +115,7 @@ impl Postgres {
         if let (Some(changed), Some((read, control))) = (&changed, &observer.control)
             && changed == read
         {
-            return PostgresStatus::Stopped(control.stopped(has_signal));
+            return PostgresStatus::Stopped(control.stopped(has_signal, is_copy));
         }
         let control = self.control_data().await;
         observer.control = None;
@@ -133,7 +135,7 @@ impl Postgres {
                 why: error.to_string(),
             },
             (DataDirKind::Adoptable { .. }, Ok(control)) => {
-                let stopped = control.stopped(has_signal);
+                let stopped = control.stopped(has_signal, is_copy);
                 observer.segment_bytes = Some(control.wal_segment_bytes);
                 observer.control = changed.map(|changed| (changed, control));
                 PostgresStatus::Stopped(stopped)

@@ -226,6 +226,7 @@ impl Actor {
             }
             Action::MarkUsed { epoch } => self.mark_used(epoch).await.map(|()| Done::Plain),
             Action::Fence { why } => self.fence(&why, &context.state).await,
+            Action::Quarantine { why } => self.quarantine(&why, &context.state).await,
             Action::KillForeign => {
                 self.guard
                     .kill_foreign()
@@ -405,6 +406,7 @@ impl Actor {
             .change(move |kept| {
                 kept.min_epoch = kept.min_epoch.max(epoch);
                 kept.promoted = Epoch::NONE;
+                kept.line = kept.line.max(Some(epoch));
             })
             .await?;
         if kept.min_epoch > epoch {
@@ -432,6 +434,7 @@ impl Actor {
     ) -> Result<Done, Error> {
         let upstream = self.upstream(from, epoch, &context.state)?;
         self.wait_for_checkpoint(from, epoch).await?;
+        self.may_hold(epoch).await?;
         let control = self
             .postgres
             .control_data()
@@ -530,8 +533,10 @@ impl Actor {
             .apply_config(&inputs)
             .await
             .map_err(doing("write the configuration"))?;
+        self.may_hold(epoch).await?;
+        let database = context.state.system_identifier;
         self.postgres
-            .clone_from(&upstream, context.progress)
+            .clone_from(&upstream, database, context.progress)
             .await
             .map_err(doing("clone"))?;
         self.new_incarnation().await?;
@@ -549,6 +554,7 @@ impl Actor {
         let used = self.durable.change(move |kept| {
             kept.used = kept.used.max(epoch);
             kept.promoted = epoch;
+            kept.line = kept.line.max(Some(epoch));
         });
         let inputs = ConfigInputs {
             sync_names: first_sync_names(&context.state, epoch),
@@ -672,6 +678,33 @@ impl Actor {
             .await
             .map_err(doing("kill PostgreSQL"))?;
         Ok(Done::Plain)
+    }
+
+    /// What was seen is gone with the server, so it is kept first; a disk that does not take it must
+    /// not hold up the kill.
+    async fn quarantine(&self, why: &str, state: &ClusterState) -> Result<Done, Error> {
+        let mark = || {
+            self.durable
+                .change(|kept| kept.marker = Some(Marker::Strayed))
+        };
+        let marked = timeout(Duration::from_millis(200), mark()).await;
+        self.fence(why, state).await?;
+        if !matches!(marked, Ok(Ok(_))) {
+            mark().await?;
+        }
+        tracing::warn!(
+            why,
+            "this data is not the cluster's; it will be replaced by a clone"
+        );
+        Ok(Done::Plain)
+    }
+
+    /// WAL of this epoch may lie here from now on.
+    async fn may_hold(&self, epoch: Epoch) -> Result<(), Error> {
+        self.durable
+            .change(move |kept| kept.line = kept.line.max(Some(epoch)))
+            .await?;
+        Ok(())
     }
 
     /// Checkpoint first, while clients still write; then the gap begins.

@@ -279,9 +279,9 @@ impl MemberLoop {
         let Some(actor) = &self.actor else {
             return CALM;
         };
-        let is_fence = matches!(verdict.action, Action::Fence { .. });
+        let is_fence = kills(&verdict.action);
         if let Some(under_way) = running {
-            let is_fencing = matches!(under_way.action, Action::Fence { .. });
+            let is_fencing = kills(&under_way.action);
             if !is_fence || is_fencing {
                 return BRISK;
             }
@@ -476,6 +476,11 @@ fn starts_something(action: &Action) -> bool {
     )
 }
 
+/// Kills, and so pre-empts what is under way.
+fn kills(action: &Action) -> bool {
+    matches!(action, Action::Fence { .. } | Action::Quarantine { .. })
+}
+
 /// Work that changes the data directory itself; the others are over in a moment.
 fn is_long(with: &str) -> bool {
     matches!(with, "initdb" | "clone" | "rewind")
@@ -503,6 +508,7 @@ fn word(action: &Action) -> &'static str {
         Action::Undrain => "undrain",
         Action::MarkUsed { .. } => "used",
         Action::Fence { .. } => "fence",
+        Action::Quarantine { .. } => "quarantine",
         Action::KillForeign => "kill foreign processes",
         Action::RestartStandby { .. } => "restart",
         Action::Reload { .. } => "reload",
@@ -581,6 +587,7 @@ impl Memory {
             Done::Sealed(seal) => self.seal = Some(seal),
             Done::NeedsRewind => self.needs_rewind = true,
             Done::Rejoined { request } => {
+                self.system_identifier = None;
                 self.needs_rewind = false;
                 self.rewind_impossible = false;
                 self.seal = None;

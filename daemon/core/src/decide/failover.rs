@@ -6,7 +6,9 @@ use crate::change::Command;
 use crate::change::command::Grant;
 use crate::model::request::{RequestKind, Step};
 use crate::model::view::ClusterView;
-use crate::model::{Epoch, MemberName, Phase, Rule, RuleId};
+use crate::model::{
+    Epoch, MemberName, MemberReport, Phase, PostgresStatus, Rule, RuleId, TimelineId,
+};
 
 use super::candidate::{Assessment, Candidate, assess, known_lag};
 use super::cluster::{Verdict, propose};
@@ -14,6 +16,10 @@ use super::reason::Reason;
 
 /// So many failovers within ten minutes slow the next one down. Source: hazards G6.
 pub const FLAPPING: usize = 3;
+
+/// A reported timeline further above the ledger's highest than this is no reason to skip: each
+/// number skipped is a file that the candidate has to write.
+const TIMELINES_SKIPPED: u32 = 100;
 
 /// The holder has not renewed for `D − K_soft − S`, and was granted at least 4R ago.
 pub fn primary_lost(view: &ClusterView) -> Verdict {
@@ -247,7 +253,7 @@ fn make_grant(
         epoch,
         member: chosen.seal.member.clone(),
         incarnation: chosen.seal.incarnation,
-        timeline: state.ledger.highest().next(),
+        timeline: next_timeline(view),
         parent: chosen.seal.timeline,
         start: chosen.seal.end,
         first_rule: first_rule(view, epoch),
@@ -256,6 +262,41 @@ fn make_grant(
         reason,
         loss,
     }
+}
+
+/// A number that nobody has used as far as is known, also not a server that somebody promoted by
+/// hand: its timeline is in no ledger, and would be taken for the granted one [D2].
+fn next_timeline(view: &ClusterView) -> TimelineId {
+    let highest = view.state.ledger.highest();
+    let system = view.state.system_identifier;
+    view.reports
+        .values()
+        .map(|seen| &seen.report)
+        .filter(|report| system.is_some() && report.system_identifier == system)
+        .flat_map(timelines_of)
+        .filter(|timeline| timeline.0 <= highest.0.saturating_add(TIMELINES_SKIPPED))
+        .fold(highest, TimelineId::max)
+        .next()
+}
+
+/// Every timeline a member shows.
+fn timelines_of(report: &MemberReport) -> impl Iterator<Item = TimelineId> {
+    let (one, other) = match &report.postgres {
+        PostgresStatus::Stopped(stopped) => (
+            Some(stopped.checkpoint_timeline),
+            stopped.min_recovery_timeline,
+        ),
+        PostgresStatus::Standby(standby) => (Some(standby.timeline), None),
+        PostgresStatus::Primary(primary) => (Some(primary.timeline), None),
+        PostgresStatus::Unknown { .. }
+        | PostgresStatus::Empty
+        | PostgresStatus::Unusable { .. }
+        | PostgresStatus::Starting { .. }
+        | PostgresStatus::Unresponsive { .. }
+        | PostgresStatus::Stopping => (None, None),
+    };
+    let sealed = report.seal.as_ref().map(|seal| seal.timeline);
+    one.into_iter().chain(other).chain(sealed)
 }
 
 /// In `async` mode: nobody confirms.

@@ -12,7 +12,7 @@ use crate::model::{
 
 use super::fencing::{cannot_write, held};
 use super::reason::Reason;
-use super::{rejoin, seal};
+use super::{quarantine, rejoin, seal};
 
 /// How long a postmaster may give no answer before it counts as wedged. Judgement: longer than a
 /// checkpoint's stall on a busy disk, shorter than people wait.
@@ -113,6 +113,11 @@ pub enum Action {
         /// Why, for the log.
         why: String,
     },
+    /// Keep durably that this data is not the cluster's, then kill every process.
+    Quarantine {
+        /// Why, for the log.
+        why: String,
+    },
     /// Kill processes of this data directory that the guard did not start.
     KillForeign,
     /// Stop and start a standby on request.
@@ -165,10 +170,20 @@ pub fn decide_member(view: &MemberView) -> MemberVerdict {
         return act(Action::KillForeign, Reason::ForeignProcess);
     }
     if let Some(marker) = view.durable.marker {
-        return rejoin::interrupted(view, marker);
+        return match quarantine::unreleased(view) {
+            Some(reign) => give_back(view, reign.epoch, "its data directory cannot be used"),
+            None => rejoin::interrupted(view, marker),
+        };
     }
     if view.state.system_identifier.is_none() {
         return first_data(view);
+    }
+    if let Some(why) = quarantine::foreign_database(view) {
+        return not_ours(view, why);
+    }
+    if let Some(why) = quarantine::strayed(view) {
+        let (why, reason) = (why.to_owned(), Reason::Strayed(why.to_owned()));
+        return act(Action::Quarantine { why }, reason);
     }
     let Some(reign) = &view.state.reign else {
         return seal::seal(view, Epoch::NONE.next());
@@ -202,6 +217,10 @@ fn must_stop(view: &MemberView) -> Option<MemberVerdict> {
     let PostgresStatus::Primary(primary) = view.postgres else {
         return None;
     };
+    if let Some(why) = quarantine::strayed(view) {
+        let why = why.to_owned();
+        return Some(act(Action::Quarantine { why }, Reason::PrimaryWithoutGrant));
+    }
     let fence = |why: &str, reason| {
         Some(act(
             Action::Fence {
@@ -231,6 +250,21 @@ fn must_stop(view: &MemberView) -> Option<MemberVerdict> {
         return fence("the lease has run out", Reason::LeaseLost(reign.epoch));
     }
     cannot_write(view).and_then(|why| fence(&why, Reason::CannotWrite(why.clone())))
+}
+
+/// Another database lies here: nothing is done to it but on request.
+fn not_ours(view: &MemberView, why: String) -> MemberVerdict {
+    if let Some(reign) = quarantine::unreleased(view) {
+        return give_back(view, reign.epoch, &why);
+    }
+    if !view.set.is_empty {
+        return act(Action::Fence { why: why.clone() }, Reason::Unusable(why));
+    }
+    let followed = view.state.followable();
+    let reign = followed.filter(|reign| view.durable.min_epoch <= reign.epoch);
+    reign
+        .and_then(|reign| rejoin::reinit(view, reign))
+        .unwrap_or_else(|| idle(Reason::Unusable(why)))
 }
 
 fn first_data(view: &MemberView) -> MemberVerdict {

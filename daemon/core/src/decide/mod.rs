@@ -10,6 +10,7 @@ pub mod failover;
 pub mod fencing;
 pub mod member;
 pub mod membership;
+pub mod quarantine;
 pub mod reason;
 pub mod rejoin;
 pub mod requests;

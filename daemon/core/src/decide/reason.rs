@@ -77,6 +77,8 @@ pub enum Reason {
     ForeignProcess,
     /// A rewind or clone was interrupted; the directory is not started.
     InterruptedWork(String),
+    /// Somebody let this server out of recovery: its data does not count.
+    Strayed(String),
     /// The first data directory is made here.
     MakeFirstData,
     /// The data found here becomes the cluster's.
@@ -263,6 +265,11 @@ pub const ALL: &[(&str, &str)] = &[
         "interrupted-work",
         "A rewind, clone or initdb was interrupted; the directory is never started and is made anew.",
     ),
+    (
+        "strayed",
+        "Somebody let this server out of recovery without a Grant; its data does not count, is never \
+         started and is replaced by a clone.",
+    ),
     ("make-first-data", "The first data directory is made here."),
     ("adopt-data", "The data found here becomes the cluster's."),
     (
@@ -399,6 +406,7 @@ impl Reason {
             Reason::NoPrimaryYet => "no-primary-yet",
             Reason::ForeignProcess => "foreign-process",
             Reason::InterruptedWork(_) => "interrupted-work",
+            Reason::Strayed(_) => "strayed",
             Reason::MakeFirstData => "make-first-data",
             Reason::AdoptData => "adopt-data",
             Reason::PrimaryWithoutGrant => "primary-without-grant",
@@ -480,6 +488,7 @@ impl Reason {
             | Reason::RequestFailed(text)
             | Reason::Busy(text)
             | Reason::InterruptedWork(text)
+            | Reason::Strayed(text)
             | Reason::NothingToSeal(text)
             | Reason::CannotWrite(text)
             | Reason::CannotTell(text)

@@ -43,6 +43,11 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
     }
 }
 
+/// A clone that was asked for, and nothing else that was.
+pub(super) fn reinit(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
+    on_request(view, reign).filter(|verdict| matches!(verdict.action, Action::Clone { .. }))
+}
+
 /// An open request for this standby that has not been carried out yet.
 fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
     let request = view.state.open_requests().into_iter().find(|request| {
@@ -169,18 +174,17 @@ fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> Member
 
 /// An interrupted step: the directory is never started with its marker [D4].
 pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
-    let what = match marker {
-        Marker::Initdb => "initdb",
-        Marker::Clone => "clone",
-        Marker::Rewind => "rewind",
+    let (what, reason) = match marker {
+        Marker::Initdb => interrupted_work("initdb"),
+        Marker::Clone => interrupted_work("clone"),
+        Marker::Rewind => interrupted_work("rewind"),
+        Marker::Strayed => {
+            let what = "it was out of recovery without a grant";
+            (what.to_owned(), Reason::Strayed(what.to_owned()))
+        }
     };
     if !view.set.is_empty {
-        return act(
-            Action::Fence {
-                why: format!("an interrupted {what}"),
-            },
-            Reason::InterruptedWork(what.to_owned()),
-        );
+        return act(Action::Fence { why: what }, reason);
     }
     if marker == Marker::Initdb && view.state.system_identifier.is_none() {
         return if view.state.initializer.as_ref() == Some(view.me) {
@@ -194,9 +198,12 @@ pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
         .followable()
         .filter(|reign| reign.holder != *view.me)
     {
-        Some(reign) if view.durable.min_epoch <= reign.epoch => {
-            clone(reign, &format!("a {what} was interrupted"))
-        }
-        Some(_) | None => idle(Reason::InterruptedWork(what.to_owned())),
+        Some(reign) if view.durable.min_epoch <= reign.epoch => clone(reign, &what),
+        Some(_) | None => idle(reason),
     }
+}
+
+fn interrupted_work(what: &str) -> (String, Reason) {
+    let text = format!("work was interrupted: {what}");
+    (text, Reason::InterruptedWork(what.to_owned()))
 }

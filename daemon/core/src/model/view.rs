@@ -81,6 +81,8 @@ pub enum Marker {
     Clone,
     /// pg_rewind had begun.
     Rewind,
+    /// The server was out of recovery without a Grant: what it wrote is not the cluster's.
+    Strayed,
 }
 
 /// What a member keeps durably outside PGDATA.
@@ -96,6 +98,10 @@ pub struct Durable {
     /// The epoch this PostgreSQL was promoted under and has not been rejoined since.
     #[serde(default)]
     pub promoted: Epoch,
+    /// The newest epoch whose WAL may lie here: durable before this member follows, is promoted or
+    /// is copied from a primary. None: none so far, or written by a version that did not say.
+    #[serde(default)]
+    pub line: Option<Epoch>,
     /// An interrupted long step.
     pub marker: Option<Marker>,
 }
