@@ -886,6 +886,87 @@ async fn a_stranger_without_the_secret_is_not_answered() {
     assert!(door.probed("b", host.name.as_str(), &proof).is_ok());
 }
 
+/// Asks for a vote in a far term, as somebody who knows the secret; what was answered.
+async fn ask_for_vote(
+    host: &Host,
+    cluster: (&str, u64),
+    (from, to): (u64, u64),
+    term: u64,
+) -> Result<(), tonic::Status> {
+    let (cluster_id, generation) = cluster;
+    let vote = openraft::raft::VoteRequest::new(openraft::Vote::new(term, from), None);
+    let proof = ClusterSecret::new(SECRET).proof(&raft::handshake::Call {
+        cluster_id,
+        generation,
+        from: &from.to_string(),
+        to: &to.to_string(),
+        method: "Vote",
+    });
+    let mut request = tonic::Request::new(cluster_proto::v1::RaftRequest {
+        cluster_id: cluster_id.to_owned(),
+        generation,
+        from,
+        to,
+        mark: None,
+        seen: None,
+        payload: raft::codec::to_json(&vote).unwrap(),
+    });
+    let proof = proof.parse().unwrap();
+    request
+        .metadata_mut()
+        .insert(raft::handshake::PROOF_KEY, proof);
+    let address = format!("http://{}", host.address);
+    let client = cluster_proto::v1::raft_client::RaftClient::connect(address).await;
+    client.unwrap().vote(request).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_answers_only_to_its_own_id_in_its_own_cluster_and_generation() {
+    let group = Group::formed(3).await;
+    let leader = group.leader().await;
+    let place = group.others(leader)[0];
+    let store = group.store(place);
+    let own = store.identity();
+    let from = group.node(leader);
+    let cluster = own.cluster_id.as_str();
+    let wait = group.times.election_max * 3;
+    let before = store.role().borrow().vote;
+    let cases = [
+        ((cluster, 1), own.node_id + 1, "this is node"),
+        ((cluster, 1), 0, "this is node"),
+        (
+            ("0123456789abcdef", 1),
+            own.node_id,
+            "this is generation 1 of cluster",
+        ),
+        ((cluster, 2), own.node_id, "not generation 2 of"),
+    ];
+    for (claimed, to, sentence) in cases {
+        let refused = ask_for_vote(&group.hosts[place], claimed, (from, to), 1000).await;
+        let status = refused.expect_err("a message for somebody else was answered");
+        assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains(sentence), "{status}");
+    }
+    // The library saw none of them, so no term was raised, and the group did not notice.
+    assert_eq!(store.role().borrow().vote, before);
+    let again = group.leader().await;
+    assert_eq!(again, leader);
+    // The right address is the only difference: this one gets through to the library.
+    let until = Instant::now() + wait + LIMIT;
+    loop {
+        let target = (from, own.node_id);
+        match ask_for_vote(&group.hosts[place], (cluster, 1), target, 0).await {
+            Ok(()) => break,
+            // A member that has just started answers no vote yet.
+            Err(status) if status.code() == tonic::Code::Aborted => {
+                assert!(Instant::now() < until, "{status}");
+                sleep(Duration::from_millis(50)).await;
+            }
+            Err(status) => panic!("{status}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forming_that_was_cut_off_goes_on_with_the_same_cluster() {
     // As a crash of the first member leaves it: its own identity on disk, `b` told, `c` not.

@@ -428,7 +428,8 @@ pub fn signal(pid: i32, what: Signal) -> Result<()> {
     kill(Pid::from_raw(pid), what).with_context(|| format!("{what} to {pid}"))
 }
 
-/// A fingerprint of everything below a folder: names, sizes, contents.
+/// A fingerprint of everything below a folder: names, sizes, contents. One that is not there has a
+/// fingerprint of its own.
 ///
 /// # Errors
 /// A file could not be read.
@@ -436,7 +437,8 @@ pub fn fingerprint(folder: &Path) -> Result<String> {
     let mut find = std::process::Command::new("sh");
     find.args([
         "-c",
-        "cd \"$0\" && find . -type f -print0 | sort -z | xargs -0r sha256sum; find . | sort",
+        "[ -e \"$0\" ] || { echo not there; exit; }; cd \"$0\" || exit 1; \
+         find . -type f -print0 | sort -z | xargs -0r sha256sum; find . | sort",
     ]);
     find.arg(folder);
     Host::run(find)

@@ -16,7 +16,9 @@ fn a_clone_replaces_a_directory_and_keeps_the_old_one_until_it_is_discarded() {
         let before = b.postgres.control_data().await?.system_identifier;
         a.postgres.apply_config(&a.inputs()).await?;
         let (progress, seen) = watch::channel(Progress::default());
-        b.postgres.clone_from(&a.upstream(&b, 1), progress).await?;
+        b.postgres
+            .clone_from(&a.upstream(&b, 1), None, progress)
+            .await?;
         assert!(seen.borrow().done_bytes > 0, "progress is told in bytes");
         assert_ne!(b.postgres.control_data().await?.system_identifier, before);
         assert!(b.path().join("data.old-1/PG_VERSION").is_file());
@@ -42,7 +44,7 @@ fn a_clone_that_is_cut_off_leaves_what_was_there() {
         let (progress, mut seen) = watch::channel(Progress::default());
         let clone = tokio::spawn({
             let (postgres, upstream) = (b.postgres.clone(), a.upstream(&b, 1));
-            async move { postgres.clone_from(&upstream, progress).await }
+            async move { postgres.clone_from(&upstream, None, progress).await }
         });
         tokio::time::timeout(LIMIT, seen.wait_for(|now| now.done_bytes > 0)).await??;
         a.crash().await?;
@@ -65,11 +67,111 @@ fn a_clone_nobody_answers_for_says_so() {
     on_every_major(|bin| async move {
         let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
         let (progress, _) = watch::channel(Progress::default());
-        let ended = b.postgres.clone_from(&a.upstream(&b, 1), progress).await;
+        let ended = b
+            .postgres
+            .clone_from(&a.upstream(&b, 1), None, progress)
+            .await;
         assert!(
             matches!(ended, Err(Error::SourceUnreachable { .. })),
             "{ended:?}"
         );
+        Ok(())
+    });
+}
+
+/// An address may lead to somebody else's database, which lets us in because its passwords are the
+/// same.
+#[test]
+fn a_clone_from_another_database_is_refused_before_anything_is_touched() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        let stranger = Server::new(&bin, "a").await?;
+        a.bootstrap().await?;
+        stranger.bootstrap().await?;
+        stranger.postgres.apply_config(&stranger.inputs()).await?;
+        b.follow_by_clone(&a, 1).await?;
+        b.stop().await?;
+        let wanted = b.postgres.control_data().await?.system_identifier;
+        let found = stranger.postgres.control_data().await?.system_identifier;
+        let before = fingerprint(b.path())?;
+        let (progress, _) = watch::channel(Progress::default());
+        let upstream = stranger.upstream(&b, 1);
+        let ended = b
+            .postgres
+            .clone_from(&upstream, Some(wanted), progress)
+            .await;
+        let Err(Error::WrongDatabase { .. }) = &ended else {
+            panic!("{ended:?}");
+        };
+        let said = ended.err().map(|error| error.to_string());
+        let said = said.unwrap_or_default();
+        assert!(
+            said.contains(&wanted.to_string()) && said.contains(&found.to_string()),
+            "{said}"
+        );
+        assert_eq!(fingerprint(b.path())?, before, "something was touched");
+        b.follow_by_clone(&a, 2).await
+    });
+}
+
+/// Names, sizes and times of change of every file below a place, our own state and logs left out.
+fn fingerprint(place: &std::path::Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![place.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir()? {
+            let (path, meta) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?)
+            };
+            if meta.is_dir() && path != place.join("state") {
+                folders.push(path.clone());
+            }
+            let is_ours = path.parent() == Some(place) && !meta.is_dir();
+            if !is_ours && path != place.join("state") {
+                found.push(format!(
+                    "{} {} {:?}",
+                    path.display(),
+                    meta.len(),
+                    meta.modified()?
+                ));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Only root can mount; whoever runs the tests as another user has it checked by CI.
+#[test]
+fn a_clone_that_does_not_fit_says_how_much_is_missing_and_leaves_what_was_there() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        a.run("CREATE TABLE t AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 100000)")
+            .await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        b.make_directory(&b.data_dir())?;
+        let mounted = Mounted::new(&b.data_dir(), 90)?;
+        b.make_ours(&b.data_dir())?;
+        b.postgres.initdb().await?;
+        let before = b.postgres.control_data().await?.system_identifier;
+        let (progress, _) = watch::channel(Progress::default());
+        let ended = b
+            .postgres
+            .clone_from(&a.upstream(&b, 1), None, progress)
+            .await;
+        let Err(Error::NoRoom { .. }) = &ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!(b.postgres.control_data().await?.system_identifier, before);
+        b.start().await?;
+        b.wait_end_of_wal().await?;
+        b.stop().await?;
+        drop(mounted);
         Ok(())
     });
 }
@@ -148,12 +250,12 @@ fn a_data_directory_that_is_a_mount_point_is_filled_from_inside() {
         a.run("CREATE TABLE t AS SELECT 1 AS i").await?;
         a.postgres.apply_config(&a.inputs()).await?;
         b.make_directory(&b.data_dir())?;
-        let mounted = Mounted::new(&b.data_dir())?;
+        let mounted = Mounted::new(&b.data_dir(), 400)?;
         b.make_ours(&b.data_dir())?;
         for round in 1..=2 {
             let (progress, _) = watch::channel(Progress::default());
             b.postgres
-                .clone_from(&a.upstream(&b, round), progress)
+                .clone_from(&a.upstream(&b, round), None, progress)
                 .await?;
             b.start().await?;
             b.wait_end_of_wal().await?;
@@ -175,9 +277,10 @@ fn a_data_directory_that_is_a_mount_point_is_filled_from_inside() {
 struct Mounted(std::path::PathBuf);
 
 impl Mounted {
-    fn new(path: &std::path::Path) -> Result<Mounted> {
+    fn new(path: &std::path::Path, megabytes: u32) -> Result<Mounted> {
+        let size = format!("size={megabytes}m");
         let status = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=400m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
             .arg(path)
             .status()?;
         anyhow::ensure!(status.success(), "mount: {status}");

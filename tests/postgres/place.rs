@@ -346,7 +346,10 @@ impl Server {
         };
         primary.postgres.apply_slots(&[wanted]).await?;
         let (progress, _) = tokio::sync::watch::channel(Default::default());
-        self.postgres.clone_from(&upstream, progress).await?;
+        let database = primary.postgres.control_data().await?.system_identifier;
+        self.postgres
+            .clone_from(&upstream, Some(database), progress)
+            .await?;
         let inputs = ConfigInputs {
             upstream: Some(upstream),
             ..self.inputs()

@@ -84,7 +84,7 @@ fn x14_an_archive_command_that_hangs_does_not_hold_up_a_stop_beyond_its_budget()
                 .filter(|process| {
                     let arguments = std::fs::read(process.path().join("cmdline"));
                     let place = std::fs::read_link(process.path().join("cwd"));
-                    arguments.is_ok_and(|it| it.starts_with(b"sleep\01000"))
+                    arguments.is_ok_and(|it| it.starts_with(b"sleep\x001000"))
                         && place.is_ok_and(|it| it == a.data_dir())
                 })
                 .count()

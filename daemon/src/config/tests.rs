@@ -27,6 +27,7 @@ impl Place {
             "pg_basebackup",
             "pg_rewind",
             "pg_controldata",
+            "psql",
         ] {
             fs::write(place.path("bin").join(program), "").expect("written");
         }

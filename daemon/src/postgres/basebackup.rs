@@ -11,14 +11,18 @@ use tokio::sync::watch;
 use super::data_dir::Marker;
 use super::options::{Progress, Upstream};
 use super::swap::{Place, remove_tree};
-use super::{Error, Postgres, conninfo, durable_file};
+use super::{Error, Postgres, conninfo, durable_file, tool};
 
 impl Postgres {
     /// Copies `upstream` and swaps the copy in; the caller then gives it a new incarnation and
     /// starts it as a standby. Nothing of the old directory is lost before `discard_old`.
+    ///
+    /// Nothing is touched when the source is not database system `database` (hazards K2): an address
+    /// may lead to somebody else's server that lets us in.
     pub async fn clone_from(
         &self,
         upstream: &Upstream,
+        database: Option<u64>,
         progress: watch::Sender<Progress>,
     ) -> Result<(), Error> {
         let _turn = self.inner.change.lock().await;
@@ -26,6 +30,9 @@ impl Postgres {
         // One that an earlier daemon started would write into the same place.
         self.cancel_tools().await?;
         self.write_config(&self.inputs())?; // the passfile must be there
+        if let Some(wanted) = database {
+            self.require_database(upstream, wanted).await?;
+        }
         let tablespaces = self.tablespace_places()?;
         let data = self.data_place()?;
         let wal = self
@@ -52,6 +59,31 @@ impl Postgres {
         self.clear_marker(Marker::Swap)?;
         self.clear_marker(Marker::Rewind)?;
         self.clear_marker(Marker::Initdb)
+    }
+
+    /// Asks the source which database system it is, the way pg_basebackup will come in.
+    async fn require_database(&self, upstream: &Upstream, wanted: u64) -> Result<(), Error> {
+        let login = format!(
+            "{} replication=true",
+            conninfo::basebackup(self.options(), upstream)
+        );
+        let arguments = ["-X", "-A", "-t", "-w", "-c", "IDENTIFY_SYSTEM", &login];
+        let output = self
+            .read_tool("psql", &arguments.map(str::to_owned))
+            .await?;
+        if !output.success {
+            let why = tool::tail(&output.stderr);
+            return Err(Error::SourceUnreachable { why });
+        }
+        let first = output.stdout.split('|').next().unwrap_or_default();
+        match first.trim().parse() {
+            Ok(found) if found == wanted => Ok(()),
+            Ok(found) => Err(Error::WrongDatabase { found, wanted }),
+            Err(_) => {
+                let why = format!("it says no system identifier: {}", output.stdout.trim());
+                Err(Error::SourceUnreachable { why })
+            }
+        }
     }
 
     /// Ends the tools that run for us; a clone or rewind under way then fails.

@@ -344,6 +344,16 @@ pub enum Error {
         /// What the tool said.
         why: String,
     },
+    /// The source of a copy is another database; nothing was changed.
+    #[error(
+        "the source is database system {found}, not this cluster's {wanted}: nothing was copied"
+    )]
+    WrongDatabase {
+        /// What the source says.
+        found: u64,
+        /// The cluster's.
+        wanted: u64,
+    },
     /// A finished copy did not pass its check; nothing was changed.
     #[error("the copy is not good: {why}")]
     BadCopy {

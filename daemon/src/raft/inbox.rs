@@ -4,7 +4,8 @@
 //! to a caller that proves the secret. openraft counts even a conflict as an acknowledgement, so a
 //! wiped store must not answer at all; it has no id, and nothing is attached here.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::Serialize;
@@ -18,6 +19,9 @@ use super::handshake::{Call, ClusterSecret};
 use super::mark::StoreMark;
 use super::network::{Links, Method};
 use super::types::{Raft, TypeConfig};
+
+/// Of so many refused nodes one line is written each. Judgement: more than any group has.
+const REFUSED_MOST: usize = 64;
 
 /// Why a message was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +86,7 @@ pub struct Inbox {
     attached: Arc<RwLock<Option<Attached>>>,
     door: Arc<RwLock<Option<Door>>>,
     status: Arc<watch::Sender<GroupStatus>>,
+    refused: Arc<Mutex<BTreeMap<u64, String>>>,
 }
 
 /// A running Raft.
@@ -105,6 +110,7 @@ impl Inbox {
             attached: Arc::default(),
             door: Arc::default(),
             status: Arc::new(watch::channel(GroupStatus::default()).0),
+            refused: Arc::default(),
         }
     }
 
@@ -172,7 +178,10 @@ impl Inbox {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
             .ok_or_else(|| Refusal::NotNow("this member belongs to no cluster yet".to_owned()))?;
-        attached.check(&incoming)?;
+        if let Err(refusal) = attached.check(&incoming) {
+            self.say_once(incoming.from, &refusal);
+            return Err(refusal);
+        }
         let payload = attached.pass_on(&incoming).await?;
         let links = &attached.links;
         if let Some(why) = links.failure.why() {
@@ -184,6 +193,20 @@ impl Inbox {
             seen: links.seen.of(incoming.from),
             payload,
         })
+    }
+}
+
+impl Inbox {
+    /// A voter that means somebody else calls many times a second, and is worth one line.
+    fn say_once(&self, from: u64, refusal: &Refusal) {
+        let Refusal::NotForUs(why) = refusal else {
+            return;
+        };
+        let mut said = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(&from) != Some(why) && said.len() < REFUSED_MOST {
+            said.insert(from, why.clone());
+            tracing::warn!(from, reason = "raft-refused", "refused node {from}: {why}");
+        }
     }
 }
 

@@ -12,12 +12,13 @@ use super::security::SecretSource;
 use super::{Check, scalar};
 
 /// Programs that must be in `bin_dir`.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "postgres",
     "initdb",
     "pg_basebackup",
     "pg_rewind",
     "pg_controldata",
+    "psql",
 ];
 
 /// Parameters that belong to the daemon. The façade refuses them again; a test compares the two
