@@ -31,6 +31,10 @@ struct Written {
     /// SCHED_FIFO priority, 1 to 99; 0 asks for none.
     #[arg(long, value_name = "N", default_value = "10")]
     realtime_priority: String,
+    /// The daemon's record of this member (member.json in its state directory): while it knows of no
+    /// data directory, a PostgreSQL that runs in the data directory is waited for, not killed.
+    #[arg(long, value_name = "PATH")]
+    member_record: Option<PathBuf>,
     /// Watchdog device, open and fed only while a lease is valid.
     #[arg(long, value_name = "PATH")]
     watchdog: Option<PathBuf>,
@@ -63,6 +67,8 @@ pub struct Arguments {
     pub cgroup: CgroupChoice,
     /// 0: none.
     pub realtime_priority: i32,
+    /// The daemon's record of this member.
+    pub member_record: Option<PathBuf>,
     /// Watchdog device.
     pub watchdog: Option<PathBuf>,
     /// Seconds, 0: the device's own.
@@ -117,6 +123,7 @@ fn check(written: Written) -> Result<Arguments, Vec<String>> {
             account,
             cgroup,
             realtime_priority,
+            member_record: written.member_record,
             watchdog: written.watchdog,
             watchdog_timeout,
         }),

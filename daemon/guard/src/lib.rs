@@ -23,6 +23,7 @@ pub mod processes;
 pub mod protocol;
 pub mod server;
 pub mod startup;
+pub mod stranger;
 pub mod sys;
 pub mod tools;
 pub mod watchdog;

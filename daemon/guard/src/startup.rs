@@ -25,6 +25,7 @@ use crate::orders::lock_path;
 use crate::processes::Identity;
 use crate::protocol::Granted;
 use crate::server::Server;
+use crate::stranger;
 use crate::sys::{self, ChildPlan};
 
 /// The hidden argument that makes this program a child to be killed for the measurement.
@@ -134,6 +135,10 @@ impl Locks {
 /// Another guard is there, or the system refused something necessary.
 pub fn start(arguments: Arguments) -> Result<(Guard, Server), Error> {
     let mut locks = Locks::take(&arguments)?;
+    if let Some(record) = &arguments.member_record {
+        // A service manager starts the daemon after this; the daemon is what ends the waiting.
+        stranger::wait_until_gone(record, &arguments.data_dir, notify_ready);
+    }
     set_child_subreaper(Pid::from_raw(1))
         .map_err(|error| system("become the parent of orphans")(error.into()))?;
     let signals = take_signals().map_err(system("take over the signals"))?;
