@@ -132,6 +132,16 @@ const BORDERS: &[Border] = &[
         must_not: &["crate::postgres", "crate::reconcile", "openraft", "sled"],
     },
     Border {
+        place: "daemon/src/takeover",
+        must_not: &[
+            "crate::api",
+            "crate::peers",
+            "crate::lease",
+            "crate::guard_client",
+            "openraft",
+        ],
+    },
+    Border {
         place: "ctl/src",
         must_not: &["clusterd", "cluster_core::decide", "cluster_core::change"],
     },

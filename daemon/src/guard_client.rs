@@ -508,6 +508,8 @@ pub struct GuardOptions {
     pub socket: PathBuf,
     /// The data directory it guards; need not exist yet.
     pub data_dir: PathBuf,
+    /// This member's durable record: see the guard's `stranger`.
+    pub member_record: PathBuf,
     /// User PostgreSQL runs as; needed when the guard is to be root.
     pub user: Option<String>,
     /// `auto`, `none` or the path of a parent group.
@@ -573,6 +575,8 @@ fn start(options: &GuardOptions) -> Result<tokio::process::Child, Error> {
         .arg(&options.socket)
         .arg("--data-dir")
         .arg(&options.data_dir)
+        .arg("--member-record")
+        .arg(&options.member_record)
         .arg("--cgroup")
         .arg(&options.cgroup)
         .arg("--realtime-priority")

@@ -10,7 +10,8 @@
 //! | [`peers`], [`exchange`], [`wire`], [`secret`], [`tls`] | other members | core, proto |
 //! | [`reconcile`] | the two loops | core, raft, postgres, peers |
 //! | [`api`], [`metrics`], [`board`], [`local`], [`late`] | the edges | core, proto, a status watch |
-//! | [`runtime`] | builds all of it | all |
+//! | [`takeover`] | a PostgreSQL that runs already becomes the cluster's | config, postgres, raft, core |
+//! | [`startup`], [`runtime`] | build all of it | all |
 
 pub mod api;
 pub mod board;
@@ -29,6 +30,7 @@ pub mod reconcile;
 pub mod runtime;
 pub mod secret;
 pub mod startup;
+pub mod takeover;
 pub mod telemetry;
 pub mod tls;
 pub mod wire;

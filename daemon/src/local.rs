@@ -76,6 +76,10 @@ impl Local {
 impl LocalControl for Local {
     async fn leave(&self, by: &str, limit: Duration) -> Result<String, String> {
         let state = Arc::clone(&self.board.borrow().state);
+        if state.system_identifier.is_none() {
+            // Whatever runs here is not ours yet: it may be a server that is to be taken over.
+            return Ok("the cluster has no data yet".to_owned());
+        }
         let told = if is_primary(&state, &self.me) {
             // A hand-over that fails must not keep a host from shutting down: the stop that follows
             // releases the epoch, and the others choose.

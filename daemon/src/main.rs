@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clusterd::config::{self, Config, LogFormat};
+use clusterd::takeover::{self, Mode};
 use clusterd::telemetry::{self, Style, Telemetry};
 use clusterd::{runtime, startup};
+use clusterd_guard::privileges::{self, Account};
 
 /// Raft-based PostgreSQL cluster manager: one daemon on each database host.
 #[derive(Parser)]
@@ -29,6 +31,40 @@ struct Flags {
     /// Accept a group of two voters without a witness, which cannot fail over.
     #[arg(long)]
     accept_no_failover: bool,
+    /// Take over the PostgreSQL that runs in the data directory, with one restart (also:
+    /// CLUSTERD_TAKE_OVER=yes, which needs no --yes). Start the other members first.
+    #[arg(long)]
+    take_over: bool,
+    /// With --take-over: print what would be imported, what is refused and the way back; change nothing.
+    #[arg(long, requires = "take_over")]
+    dry_run: bool,
+    /// With --take-over: do not ask.
+    #[arg(long, requires = "take_over")]
+    yes: bool,
+}
+
+/// What was said about taking a running server over.
+#[derive(Clone, Copy)]
+enum Wish {
+    None,
+    DryRun,
+    TakeOver { is_confirmed: bool },
+}
+
+impl Flags {
+    fn wish(&self) -> Wish {
+        // For a service manager, where nobody can add a flag for one start.
+        let by_environment =
+            config::process_environment("CLUSTERD_TAKE_OVER").is_some_and(|value| value == "yes");
+        match (self.take_over, self.dry_run) {
+            (_, true) => Wish::DryRun,
+            (true, false) => Wish::TakeOver {
+                is_confirmed: self.yes || by_environment,
+            },
+            (false, false) if by_environment => Wish::TakeOver { is_confirmed: true },
+            (false, false) => Wish::None,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -52,8 +88,14 @@ fn main() -> ExitCode {
         println!("{} is in order", flags.config.display());
         return ExitCode::SUCCESS;
     }
-    match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let wish = flags.wish();
+    let ended = match wish {
+        Wish::DryRun => dry_run(&config),
+        Wish::None | Wish::TakeOver { .. } => serve(config, wish).map(|()| true),
+    };
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error:#}");
             eprintln!("clusterd: {error:#}");
@@ -62,7 +104,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+/// Looks at the running server as PostgreSQL's user, whom it lets in.
+fn dry_run(config: &Config) -> anyhow::Result<bool> {
+    if let Some(postgres) = &config.postgres
+        && nix::unistd::Uid::effective().is_root()
+    {
+        privileges::drop_to(&Account::of_name(&postgres.os_user)?)?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(takeover::dry_run(config))
+}
+
+fn serve(config: Config, wish: Wish) -> anyhow::Result<()> {
     let style = match config.log.format {
         LogFormat::Text => Style::Text,
         LogFormat::Json => Style::Json,
@@ -70,13 +125,25 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = Telemetry::start(style, &config.log.level, config.name.as_str())?;
     // Two TLS providers are in the tree; this one is ours. An error means that it is installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let prepared = startup::prepare(&config)?;
+    let mode = match wish {
+        Wish::TakeOver { .. } => takeover::mode(&config)?,
+        Wish::None | Wish::DryRun => Mode::Ordinary,
+    };
+    let prepared = startup::prepare(&config, mode)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .thread_name("clusterd")
         .build()?;
-    let ended = runtime.block_on(runtime::run(config, prepared, telemetry));
+    let ended = runtime.block_on(async {
+        let take_over = match (mode, wish) {
+            (Mode::TakeOver, Wish::TakeOver { is_confirmed }) => {
+                Some(takeover::prepare(&config, is_confirmed).await?)
+            }
+            (Mode::TakeOver | Mode::Ordinary, _) => None,
+        };
+        Box::pin(runtime::run(config, prepared, telemetry, take_over)).await
+    });
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     ended
 }

@@ -34,7 +34,8 @@ use crate::reconcile::member_loop::{Introduction, Looked, MemberLoop, Outlets};
 use crate::reconcile::probes::{Chores, Findings};
 use crate::reconcile::reports::Reports;
 use crate::secret::{AdminToken, ClusterSecret};
-use crate::startup::Prepared;
+use crate::startup::{self, Prepared};
+use crate::takeover::{Hold, TakeOver};
 use crate::telemetry::Telemetry;
 use crate::tls::{Tls, TlsFiles};
 
@@ -43,11 +44,17 @@ const GUARD_LIMIT: Duration = Duration::from_secs(5);
 /// The board is made anew at least this often.
 const BOARD_EVERY: Duration = Duration::from_millis(500);
 
-/// Runs this member until it is told to stop.
+/// Runs this member until it is told to stop. With `take_over`, its loops begin only after the server
+/// that runs in its data directory has been stopped.
 ///
 /// # Errors
 /// It could not start, or a part that cannot be done without has failed.
-pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    prepared: Prepared,
+    telemetry: Telemetry,
+    take_over: Option<TakeOver>,
+) -> anyhow::Result<()> {
     // Disk. (The ports were tried before anything was made: see startup.)
     let durable = DurableRecord::open(&config.state_dir)?;
     let (stop, shutdown) = watch::channel(false);
@@ -112,7 +119,9 @@ pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> an
     };
 
     // Loops.
-    let running = start_loops(Built {
+    let facade = server.as_ref().map(|server| server.0.clone());
+    let first = first_report(&config, &durable);
+    let (mut running, hold) = start_loops(Built {
         config: &config,
         prepared,
         store: store.clone(),
@@ -128,6 +137,18 @@ pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> an
         telemetry,
     });
     tracing::info!(node = %store.identity().node_id, "serves");
+    if let Some((take_over, postgres)) = take_over.zip(facade) {
+        let gap = tokio::select! {
+            gap = take_over.hand_over(&config, &store, &postgres, &hold, first) => gap?,
+            () = signals.any() => {
+                take_over.tell_interrupted();
+                return Ok(());
+            }
+        };
+        running.cgroup = late_guard(&config).await?;
+        tokio::spawn(take_over.tell_gap(gap, hold.seen));
+    }
+    hold.release.send_replace(true);
 
     // Until told to stop, or a part has failed.
     let ended = tokio::select! {
@@ -145,6 +166,15 @@ pub async fn run(config: Config, prepared: Prepared, telemetry: Telemetry) -> an
     running.lease.stop();
     store.shutdown().await;
     ended
+}
+
+/// The guard of a member whose old server has just been stopped; its control group.
+async fn late_guard(config: &Config) -> anyhow::Result<Option<std::path::PathBuf>> {
+    let hello = startup::reach_guard(config).await?;
+    for wish in startup::missing(&hello) {
+        tracing::warn!("{wish}");
+    }
+    Ok(hello.cgroup_path)
 }
 
 /// SIGTERM and SIGINT end only the daemon.
@@ -354,7 +384,8 @@ impl Running {
     }
 }
 
-fn start_loops(built: Built) -> Running {
+/// Starts everything; what touches PostgreSQL or its directory begins when the hold is released.
+fn start_loops(built: Built) -> (Running, Hold) {
     let Built {
         config,
         prepared,
@@ -392,6 +423,12 @@ fn start_loops(built: Built) -> Running {
     });
     let verdict = watch::Sender::new(Looked::default());
     let findings = Arc::new(Findings::default());
+    let hold = Hold {
+        release: watch::Sender::new(false),
+        report: report.clone(),
+        seen: seen.subscribe(),
+        heard: view.subscribe(),
+    };
     let actor = server.as_ref().map(|(postgres, guard, _)| Actor {
         me: config.name.clone(),
         postgres: postgres.clone(),
@@ -410,7 +447,9 @@ fn start_loops(built: Built) -> Running {
             merged: merged.subscribe(),
             findings: Arc::clone(&findings),
         };
-        chores.start();
+        tokio::spawn(released(hold.release.subscribe(), async move {
+            chores.start();
+        }));
     }
     let node = NodeId(store.identity().node_id);
     let reporter = Reporter {
@@ -472,14 +511,23 @@ fn start_loops(built: Built) -> Running {
         backend,
         founding,
     };
-    tokio::spawn(member_loop.run(built.shutdown.clone()));
+    let loop_runs = member_loop.run(built.shutdown.clone());
+    tokio::spawn(released(hold.release.subscribe(), loop_runs));
     tokio::spawn(reporter.run(built.shutdown.clone()));
     tokio::spawn(cluster_loop.run(built.shutdown.clone()));
     tokio::spawn(boarder.run(built.shutdown));
-    Running {
+    let running = Running {
         lease,
         guard: server.map(|(_, _, guard)| guard),
         cgroup: prepared.guard.and_then(|hello| hello.cgroup_path),
+    };
+    (running, hold)
+}
+
+/// Runs a task once the hold is released; never, when it is dropped before.
+async fn released(mut release: watch::Receiver<bool>, task: impl Future<Output = ()>) {
+    if release.wait_for(|go| *go).await.is_ok() {
+        task.await;
     }
 }
 

@@ -18,6 +18,8 @@ use crate::config::{Config, GuardStarter};
 use crate::deadline::GuardDeadline;
 use crate::guard_client::{GuardOptions, spawn_guard};
 use crate::lease::{DeadlineGuard, LeaseKeeper, RenewOrder};
+use crate::reconcile::durable::FILE as DURABLE_RECORD;
+use crate::takeover::{self, Mode};
 
 /// A new guard first kills what an old one left, which may take its time.
 const GUARD_LIMIT: Duration = Duration::from_secs(30);
@@ -28,7 +30,7 @@ pub struct Prepared {
     pub lease: LeaseKeeper,
     /// Its renewals.
     pub orders: mpsc::Receiver<RenewOrder>,
-    /// Who the guard is; none on a witness.
+    /// Who the guard is; none on a witness, and none yet where a server is to be taken over.
     pub guard: Option<Hello>,
     /// What the host did not grant, as sentences.
     pub not_granted: Vec<String>,
@@ -93,8 +95,12 @@ fn check_ports(config: &Config) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A sentence for the operator; nothing was started that would be left.
-pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
+pub fn prepare(config: &Config, mode: Mode) -> anyhow::Result<Prepared> {
     check_ports(config)?;
+    if mode == Mode::Ordinary {
+        // Before the guard: a new one kills whatever runs in its directory.
+        takeover::refuse_stranger(config)?;
+    }
     let account = match &config.postgres {
         Some(postgres) => Some(Account::of_name(&postgres.os_user)?),
         None => None,
@@ -118,9 +124,9 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
         }
         make_directory(&postgres.socket_dir, 0o755, owner)?;
     }
-    let guard = match &config.postgres {
-        Some(_) => Some(reach_guard(config)?),
-        None => None,
+    let guard = match (&config.postgres, mode) {
+        (Some(_), Mode::Ordinary) => Some(reach_guard_alone(config)?),
+        (Some(_), Mode::TakeOver) | (None, _) => None,
     };
     // Before any thread is made: each inherits it from the one that makes it. The guard has its own.
     let priority = raise_priority();
@@ -154,15 +160,28 @@ pub fn prepare(config: &Config) -> anyhow::Result<Prepared> {
     })
 }
 
-fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
+/// In a small runtime for this one call: the real one must not have threads yet when the user is
+/// dropped and the guard is started as root.
+fn reach_guard_alone(config: &Config) -> anyhow::Result<Hello> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime")?;
+    runtime.block_on(reach_guard(config))
+}
+
+/// Starts the guard or waits for it. Also after the user was dropped: root is kept for this.
+///
+/// # Errors
+/// It does not serve.
+pub async fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
     let postgres = config.postgres.as_ref().context("a witness has no guard")?;
     let options = GuardOptions {
         program: config.guard.binary.clone(),
         socket: config.guard.socket.clone(),
         data_dir: postgres.data_dir.clone(),
-        user: nix::unistd::Uid::effective()
-            .is_root()
-            .then(|| postgres.os_user.clone()),
+        member_record: config.state_dir.join(DURABLE_RECORD),
+        user: can_be_root().then(|| postgres.os_user.clone()),
         cgroup: config.guard.cgroup.to_string(),
         realtime_priority: config.guard.realtime_priority,
         watchdog: config.guard.watchdog.clone().map(|device| {
@@ -172,18 +191,15 @@ fn reach_guard(config: &Config) -> anyhow::Result<Hello> {
         log: config.state_dir.join("guard.log"),
         limit: GUARD_LIMIT,
     };
-    // A small runtime for this one call: the real one must not have threads yet when the user is
-    // dropped and the guard is started as root.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime")?;
-    runtime.block_on(async {
-        match config.guard.started_by {
-            GuardStarter::Daemon => spawn_guard(&options).await.context("start clusterd-guard"),
-            GuardStarter::Service => wait_for_guard(&options).await,
-        }
-    })
+    match config.guard.started_by {
+        GuardStarter::Daemon => spawn_guard(&options).await.context("start clusterd-guard"),
+        GuardStarter::Service => wait_for_guard(&options).await,
+    }
+}
+
+/// Root now, or kept as the saved user.
+fn can_be_root() -> bool {
+    nix::unistd::getresuid().is_ok_and(|ids| ids.effective.is_root() || ids.saved.is_root())
 }
 
 /// The service manager starts the guard; this daemon waits for it.
@@ -198,7 +214,7 @@ async fn wait_for_guard(options: &GuardOptions) -> anyhow::Result<Hello> {
 }
 
 /// Every wish the host did not grant to the guard.
-fn missing(hello: &Hello) -> Vec<String> {
+pub fn missing(hello: &Hello) -> Vec<String> {
     [
         ("real-time priority", &hello.real_time_priority),
         ("locked memory", &hello.memory_lock),

@@ -58,6 +58,7 @@ fn options_in(directory: &Path) -> GuardOptions {
         program: Some(guard_program()),
         socket: directory.join("guard.sock"),
         data_dir: directory.join("data"),
+        member_record: directory.join("member.json"),
         user: Some("postgres".to_owned()),
         cgroup: "auto".to_owned(),
         realtime_priority: 10,

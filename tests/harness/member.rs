@@ -87,6 +87,14 @@ impl Member {
     /// # Errors
     /// It runs already, or could not be started.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// Starts the daemon with more arguments.
+    ///
+    /// # Errors
+    /// It runs already, or could not be started.
+    pub fn start_with(&mut self, arguments: &[&str]) -> Result<()> {
         if self.is_running() {
             bail!("{} runs already", self.name);
         }
@@ -96,6 +104,7 @@ impl Member {
         let output = log_file(&self.log())?;
         let mut command = self.host.command(&self.program);
         command.arg("--config").arg(self.config_file());
+        command.args(arguments);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command
             .stdin(Stdio::null())
@@ -107,6 +116,22 @@ impl Member {
                 .with_context(|| format!("start {}", self.name))?,
         );
         Ok(())
+    }
+
+    /// Runs the daemon's program to its end; whether it ended well, and what it printed.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn run_daemon(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        let mut command = self.host.command(&self.program);
+        command
+            .arg("--config")
+            .arg(self.config_file())
+            .args(arguments);
+        let answer = command.stdin(Stdio::null()).output().context("start it")?;
+        let said = [answer.stdout, answer.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((answer.status.success(), said))
     }
 
     fn boot(&mut self, booted: &Booted) -> Result<()> {

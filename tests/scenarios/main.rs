@@ -5,7 +5,8 @@
 //! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
-//! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back.
+//! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
+//! `takeover` is a PostgreSQL that ran before us.
 
 mod bad_input;
 mod bootstrap;
@@ -20,3 +21,4 @@ mod partition;
 mod proxy;
 mod requests;
 mod systemd;
+mod takeover;

@@ -225,7 +225,7 @@ impl Postgres {
         durable_file::write(&path, text.as_bytes(), 0o600, self.owner())
     }
 
-    /// Defaults, the member's own parameters and the replicated ones, the later over the earlier.
+    /// Defaults, imported ones, the member's own and the replicated ones, the later over the earlier.
     pub(super) fn user_parameters(&self, inputs: &ConfigInputs) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = DEFAULTS
             .iter()
@@ -237,8 +237,14 @@ impl Postgres {
                 "1s".to_owned(),
             );
         }
-        for (name, value) in self.options().parameters.iter().chain(&inputs.parameters) {
-            all.insert(name.to_ascii_lowercase(), value.clone());
+        let imported = self.imported().parameters;
+        let own = &self.options().parameters;
+        for (name, value) in imported.iter().chain(own).chain(&inputs.parameters) {
+            let name = name.to_ascii_lowercase();
+            // Ours stay ours, even if a later release manages more than the one that imported.
+            if !MANAGED.contains(&name.as_str()) {
+                all.insert(name, value.clone());
+            }
         }
         for (name, floor) in FLOORS {
             if let Some(value) = all.get_mut(*name)

@@ -30,6 +30,7 @@ impl Postgres {
         users
             .iter()
             .map(|user| format!("clusterd {user} {superuser}\n"))
+            .chain(self.imported().ident.iter().map(|line| format!("{line}\n")))
             .collect()
     }
 
@@ -65,7 +66,7 @@ impl Postgres {
         let _ = writeln!(text, "host replication {replication} all reject");
         let _ = writeln!(text, "host all {replication},{rewind} all reject");
         if inputs.gate == Gate::Open {
-            for line in &options.hba_lines {
+            for line in options.hba_lines.iter().chain(&self.imported().hba) {
                 let _ = writeln!(text, "{}", line.replace(['\n', '\r'], " "));
             }
         }

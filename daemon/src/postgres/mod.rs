@@ -12,6 +12,7 @@
 //! | `status` | look: SQL when up, control file when down |
 //! | `initdb`, `roles` | make a first database and its roles |
 //! | `basebackup`, `swap`, `rewind` | become a copy of, or rejoin, another member |
+//! | `old_server`, `old_facts`, `import` | a server that somebody else runs here, and what is taken over of it |
 //! | `slots`, `probe`, `parameters`, `end_of_wal` | what their names say |
 //! | `data_dir`, `config_files`, `hba`, `conninfo`, `control_data` | files and their words |
 //! | `sql`, `tool`, `supervisor`, `version` | the ways in, and what differs between majors |
@@ -25,7 +26,10 @@ mod durable_file;
 mod end_of_wal;
 mod guard;
 mod hba;
+mod import;
 mod initdb;
+mod old_facts;
+mod old_server;
 mod options;
 mod parameters;
 mod probe;
@@ -42,7 +46,7 @@ mod swap;
 mod tool;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -52,6 +56,9 @@ pub use config_files::MANAGED;
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
 pub use guard::{GuardSupervisor, server_process};
+pub use import::Imported;
+pub use old_facts::{OldFacts, OldParameter, OldRole, OldSlot};
+pub use old_server::OldServer;
 pub use options::{
     AppDatabase, ConfigInputs, FENCE, Gate, Limits, MemberAddress, PostgresOptions, Progress,
     ReplicationTls, Role, Secret, StopMode, Upstream, slot_name,
@@ -112,7 +119,7 @@ impl Postgres {
             stopping: Mutex::default(),
             probes: probe::Workers::default(),
         };
-        postgres.major = find_major(&postgres.options, owner).await?;
+        postgres.major = find_major(&postgres.options.bin_dir, owner).await?;
         let postgres = Postgres {
             inner: Arc::new(postgres),
         };
@@ -158,8 +165,16 @@ impl Postgres {
     }
 }
 
-async fn find_major(options: &PostgresOptions, owner: Owner) -> Result<Major, Error> {
-    let program = options.bin_dir.join("postgres");
+/// The major version of the programs in a directory, asked as the user that runs them.
+///
+/// # Errors
+/// They cannot be run, or are too old.
+pub async fn programs_major(bin_dir: &Path, os_user: &str) -> Result<Major, Error> {
+    find_major(bin_dir, Owner::look_up(os_user)?).await
+}
+
+async fn find_major(bin_dir: &Path, owner: Owner) -> Result<Major, Error> {
+    let program = bin_dir.join("postgres");
     let run = tool::command(&program, owner).arg("--version").output();
     let limit = Duration::from_secs(10);
     let output = tokio::time::timeout(limit, run)

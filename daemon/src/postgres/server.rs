@@ -52,6 +52,7 @@ impl Postgres {
             tracing::warn!(timelines = ?removed, "left-over placeholder histories removed before the start");
         }
         self.put_standby_signal()?;
+        self.place_import()?;
         super::durable_file::remove(&self.data_path("recovery.signal"))?;
         super::durable_file::remove(&self.data_path("promote"))?;
         let foreign = self.scrub_auto_conf()?;

@@ -89,6 +89,25 @@ SELECT name FROM pg_settings WHERE name = ANY($1) AND sourcefile IS NOT NULL AND
 pub(super) const COMMIT_PROBE: &str = "SELECT pg_logical_emit_message(true, 'clusterd', '')";
 
 impl Session {
+    /// Connects within `limit`.
+    pub async fn open(config: &Config, limit: Duration) -> Result<Session, Error> {
+        let (client, connection) = timeout(limit, config.connect(NoTls))
+            .await
+            .map_err(|_| Error::SqlTimedOut { limit })?
+            .map_err(|source| Error::Sql {
+                source: Box::new(source),
+            })?;
+        let driver = tokio::spawn(async move {
+            // An error here ends the session; whoever uses it next sees it closed.
+            let _ = connection.await;
+        });
+        Ok(Session {
+            client,
+            prepared: Mutex::default(),
+            driver,
+        })
+    }
+
     /// Whether the server or the socket has gone.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
@@ -173,21 +192,7 @@ impl Postgres {
                  -c statement_timeout={} -c lock_timeout=2000",
                 statement_limit.as_millis()
             ));
-        let (client, connection) = timeout(limit, config.connect(NoTls))
-            .await
-            .map_err(|_| Error::SqlTimedOut { limit })?
-            .map_err(|source| Error::Sql {
-                source: Box::new(source),
-            })?;
-        let driver = tokio::spawn(async move {
-            // An error here ends the session; whoever uses it next sees it closed.
-            let _ = connection.await;
-        });
-        Ok(Session {
-            client,
-            prepared: Mutex::default(),
-            driver,
-        })
+        Session::open(&config, limit).await
     }
 
     /// The kept session, opened again if it was lost.

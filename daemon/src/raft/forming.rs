@@ -258,7 +258,10 @@ fn judge(doorway: &Doorway, answers: &[Option<Result<v1::ProbeReply, String>>]) 
     }
     if adoptable.len() > 1 {
         let names = adoptable.join(" and ");
-        return Finding::Waiting(format!("{names} each bring a database; one may"));
+        return Finding::Waiting(format!(
+            "{names} each bring a database; one may (empty the data directories of the others: they \
+             are cloned, even if they are its standbys)"
+        ));
     }
     Finding::Complete
 }

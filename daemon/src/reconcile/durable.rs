@@ -11,6 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cluster_core::model::view::Durable;
 
+/// Its name in the state directory; the guard looks at it, too.
+pub const FILE: &str = "member.json";
+
 /// Why the record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,7 +54,7 @@ impl DurableRecord {
     /// # Errors
     /// It cannot be read or is damaged.
     pub fn open(state_dir: &Path) -> Result<DurableRecord, Error> {
-        let path = state_dir.join("member.json");
+        let path = state_dir.join(FILE);
         let kept = match fs::read_to_string(&path) {
             Ok(text) => serde_json::from_str(&text).map_err(|error| Error::Damaged {
                 path: path.clone(),
