@@ -187,8 +187,6 @@ impl World {
             } => {
                 let from = self.index_of(from)?;
                 self.check_source(node, from, *epoch, "clone");
-                let durable = &mut self.nodes[node].durable;
-                durable.line = durable.line.max(Some(*epoch));
                 let request = request.clone();
                 self.begin(
                     node,
@@ -537,7 +535,11 @@ impl World {
                 }
                 None => self.give_up_work(node, true),
             },
-            Long::Clone { from, request, .. } => self.advance_clone(node, from, request, work),
+            Long::Clone {
+                from,
+                epoch,
+                request,
+            } => self.advance_clone(node, from, epoch, request, work),
         }
     }
 
@@ -545,6 +547,7 @@ impl World {
         &mut self,
         node: usize,
         from: usize,
+        epoch: Epoch,
         request: Option<RequestId>,
         mut work: Work,
     ) {
@@ -567,6 +570,8 @@ impl World {
         }
         let life = self.new_life();
         self.replace_data(node, life, data);
+        let durable = &mut self.nodes[node].durable;
+        durable.line = durable.line.max(Some(epoch));
         let mind = &mut self.nodes[node].mind;
         mind.needs_rewind = false;
         mind.rewind_impossible = false;

@@ -533,12 +533,13 @@ impl Actor {
             .apply_config(&inputs)
             .await
             .map_err(doing("write the configuration"))?;
-        self.may_hold(epoch).await?;
         let database = context.state.system_identifier;
         self.postgres
             .clone_from(&upstream, database, context.progress)
             .await
             .map_err(doing("clone"))?;
+        // Not before: until the copy is in place the old data goes on following whom it follows.
+        self.may_hold(epoch).await?;
         self.new_incarnation().await?;
         Ok(Done::Rejoined { request })
     }

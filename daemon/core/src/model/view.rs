@@ -99,7 +99,7 @@ pub struct Durable {
     #[serde(default)]
     pub promoted: Epoch,
     /// The newest epoch whose WAL may lie here: durable before this member follows, is promoted or
-    /// is copied from a primary. None: none so far, or written by a version that did not say.
+    /// is rewound, and before a copy counts. None: none so far, or written by a version that did not say.
     #[serde(default)]
     pub line: Option<Epoch>,
     /// An interrupted long step.
