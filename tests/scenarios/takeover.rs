@@ -253,7 +253,7 @@ fn a_running_server_is_taken_over_with_one_measured_restart() -> Result<()> {
     cluster.sql(0, "CHECKPOINT")?;
     ensure!(cluster.sql(0, timeline)? == ["2"], "another timeline");
     for member in 0..3 {
-        has_everything(&cluster, member)?;
+        wait_for_everything(&cluster, member)?;
     }
     ensure!(
         cluster.sql(
@@ -264,11 +264,16 @@ fn a_running_server_is_taken_over_with_one_measured_restart() -> Result<()> {
     );
     cluster.members[0].kill_host()?;
     let next = cluster.wait_other_primary(0, PATIENCE)?;
-    wait_until("the new primary lets clients in", PATIENCE, || {
-        has_everything(&cluster, next).map_err(|error| format!("{error:#}"))
-    })?;
+    wait_for_everything(&cluster, next)?;
     cluster.sql(next, "INSERT INTO kept VALUES (1001)")?;
     cluster.finish()
+}
+
+/// A gate that is open on disk may be a moment away from being open in the server.
+fn wait_for_everything(cluster: &Cluster, member: usize) -> Result<()> {
+    wait_until("all of the old server is there", PATIENCE, || {
+        has_everything(cluster, member).map_err(|error| format!("{error:#}"))
+    })
 }
 
 /// Rows, parameters, role and access rule of the old server.
@@ -400,7 +405,7 @@ fn a_guard_of_the_service_manager_waits_for_a_strangers_server_and_serves_after_
     ensure!(member.postmaster_pid()? == old.pid, "it was touched");
     cluster.members[0].start_with(&["--take-over", "--yes"])?;
     cluster.wait_primary(PATIENCE)?;
-    has_everything(&cluster, 0)?;
+    wait_for_everything(&cluster, 0)?;
     ensure!(
         i64::from(cluster.members[0].guard_pid()?) == i64::from(guard.id()),
         "another guard serves"
@@ -418,7 +423,7 @@ fn newer_majors_are_taken_over_too() -> Result<()> {
         let mut cluster = wanted.major(major).make()?;
         take_over(&mut cluster)?;
         cluster.wait_primary(PATIENCE)?;
-        has_everything(&cluster, 0).with_context(|| format!("on {major}"))?;
+        wait_for_everything(&cluster, 0).with_context(|| format!("on {major}"))?;
         wait_until("the gap is told", PATIENCE, || {
             told_gap(&cluster.members[0]).map_err(|error| format!("{error:#}"))
         })?;
