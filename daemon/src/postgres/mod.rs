@@ -93,6 +93,8 @@ struct Inner {
     change: tokio::sync::Mutex<()>,
     /// The postmaster that was told to stop.
     stopping: Mutex<Option<i32>>,
+    /// The gate is open on disk, and the server may not have read that yet.
+    is_opening: std::sync::atomic::AtomicBool,
     probes: probe::Workers,
 }
 
@@ -117,6 +119,7 @@ impl Postgres {
             observer: tokio::sync::Mutex::default(),
             change: tokio::sync::Mutex::default(),
             stopping: Mutex::default(),
+            is_opening: std::sync::atomic::AtomicBool::default(),
             probes: probe::Workers::default(),
         };
         postgres.major = find_major(&postgres.options.bin_dir, owner).await?;

@@ -2,6 +2,7 @@
 //!
 //! There is no other start than `start_standby`: a primary is a standby that was promoted.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -226,6 +227,11 @@ impl Postgres {
     }
 
     pub(super) async fn apply_config_in_turn(&self, inputs: &ConfigInputs) -> Result<(), Error> {
+        // Until the server has read it, a gate just opened on disk is not open. After a failure it stays
+        // so: nobody knows what the server has read.
+        if inputs.gate == Gate::Open && self.inputs().gate == Gate::Closed {
+            self.inner.is_opening.store(true, Ordering::Release);
+        }
         let (postgres, wanted) = (self.clone(), inputs.clone());
         // A disk that hangs must not take a thread of the runtime with it.
         tokio::task::spawn_blocking(move || postgres.write_config(&wanted))
@@ -234,10 +240,11 @@ impl Postgres {
                 what: "configuration",
                 why: "writing it was given up".to_owned(),
             })??;
-        match self.process().await? {
-            ServerProcess::Running { .. } => self.reload().await,
-            ServerProcess::None | ServerProcess::Ending { .. } => Ok(()),
+        if let ServerProcess::Running { .. } = self.process().await? {
+            self.reload().await?;
         }
+        self.inner.is_opening.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Follows an upstream. The caller has proved that our WAL is on its line (DESIGN section 7).

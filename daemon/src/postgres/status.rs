@@ -342,7 +342,7 @@ impl Postgres {
             timeline,
             flushed: lsn(row, "flushed").unwrap_or(Lsn::ZERO),
             fork: self.fork_known(observer, timeline).await?,
-            is_open,
+            is_open: is_open && !self.inner.is_opening.load(Ordering::Acquire),
             has_signal,
             sync_names: row.get("sync_names"),
             senders: senders.iter().map(sender).collect(),
