@@ -108,8 +108,8 @@ fn scheduling_of(pid: i32) -> Result<String> {
         }))
 }
 
-/// Whether this machine lets root protect a process from the OOM killer: some take the capability
-/// away from everybody, and then systemd cannot give it either.
+/// Whether this machine lets root protect a process from the OOM killer and raise limits: some take the
+/// capability away from everybody, and then systemd cannot give it either.
 fn may_protect_from_oom() -> Result<bool> {
     const CAP_SYS_RESOURCE: u64 = 1 << 24;
     let own = i32::try_from(std::process::id())?;
@@ -156,7 +156,10 @@ fn units_get_all_they_ask_for() -> Result<()> {
         .as_array()
         .context("a list of what was refused")?
         .iter()
-        .filter(|line| may_protect || !line.to_string().contains("OOM killer"))
+        .filter(|line| {
+            let line = line.to_string();
+            may_protect || !(line.contains("OOM killer") || line.contains("LimitMEMLOCK"))
+        })
         .collect();
     ensure!(refused.is_empty(), "refused: {refused:?}");
 
