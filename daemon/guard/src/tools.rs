@@ -110,9 +110,10 @@ impl Tools {
 impl Tool {
     /// SIGKILL to the tool and everything it started.
     pub fn kill_all(&self) {
-        // A child just forked has not joined its group or session yet. It is ours and not reaped, so
-        // its number is still its own.
-        if let Some(pid) = rustix::process::Pid::from_raw(self.status.pid)
+        // A child just forked has not joined its group or session yet. While it is not reaped its number
+        // is its own; afterwards it may be anybody's.
+        if self.status.ended.is_none()
+            && let Some(pid) = rustix::process::Pid::from_raw(self.status.pid)
             && let Err(error) = rustix::process::kill_process(pid, rustix::process::Signal::KILL)
         {
             log_line!("could not kill tool {}: {error}", self.status.id);

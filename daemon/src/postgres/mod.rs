@@ -91,6 +91,8 @@ struct Inner {
     observer: tokio::sync::Mutex<Observer>,
     /// One change at a time: a start must not meet a rewind.
     change: tokio::sync::Mutex<()>,
+    /// One comparison of slots at a time.
+    slots: tokio::sync::Mutex<()>,
     /// The postmaster that was told to stop.
     stopping: Mutex<Option<i32>>,
     /// The gate is open on disk, and the server may not have read that yet.
@@ -118,6 +120,7 @@ impl Postgres {
             session: tokio::sync::Mutex::default(),
             observer: tokio::sync::Mutex::default(),
             change: tokio::sync::Mutex::default(),
+            slots: tokio::sync::Mutex::default(),
             stopping: Mutex::default(),
             is_opening: std::sync::atomic::AtomicBool::default(),
             probes: probe::Workers::default(),

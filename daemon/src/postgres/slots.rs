@@ -22,6 +22,8 @@ const PREFIX: &str = "clusterd_";
 impl Postgres {
     /// Creates the slots that are missing, drops ours that nobody wants, moves idle ones along.
     pub async fn apply_slots(&self, wanted: &[WantedSlot]) -> Result<(), Error> {
+        // The loop and its chores both come here; two would make the same slot.
+        let _turn = self.inner.slots.lock().await;
         let limit = self.limits().statement;
         let session = self.session().await?;
         let mut found = Vec::new();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::change::Command;
 use crate::model::postgres::{Primary, Standby};
+use crate::model::request::Step;
 use crate::model::view::MemberView;
 use crate::model::{
     Epoch, Lsn, MemberName, Phase, PostgresStatus, Reign, RequestId, RequestKind, TimelineId,
@@ -453,15 +454,15 @@ fn hand_over(view: &MemberView) -> Option<MemberVerdict> {
     let wanted = view
         .state
         .moving_request()
+        .filter(|request| matches!(request.kind, RequestKind::Switchover { .. }))
         .and_then(|request| match &request.step {
-            crate::model::request::Step::Drain { to }
-            | crate::model::request::Step::Moving { to } => {
-                matches!(request.kind, RequestKind::Switchover { .. })
-                    .then(|| (request.id.clone(), to.clone()))
-            }
-            crate::model::request::Step::Accepted
-            | crate::model::request::Step::Prepare { .. }
-            | crate::model::request::Step::Ended(_) => None,
+            Step::Drain { to } => Some((request.id.clone(), to.clone())),
+            // Whoever drained keeps clients out; a primary that came out of the move begins no drain.
+            Step::Moving { to } => view
+                .drained
+                .is_some()
+                .then(|| (request.id.clone(), to.clone())),
+            Step::Accepted | Step::Prepare { .. } | Step::Ended(_) => None,
         });
     match (wanted, view.drained) {
         (Some((id, to)), Some((done, _))) if id == *done && to != *view.me => {
