@@ -13,6 +13,9 @@ use super::options::{Progress, Upstream};
 use super::swap::{Place, remove_tree};
 use super::{Error, Postgres, conninfo, durable_file, tool};
 
+/// What the C library says of a full volume; messages are asked for in English.
+const NO_SPACE: &str = "No space left on device";
+
 impl Postgres {
     /// Copies `upstream` and swaps the copy in; the caller then gives it a new incarnation and
     /// starts it as a standby. Nothing of the old directory is lost before `discard_old`.
@@ -156,8 +159,15 @@ impl Postgres {
         loop {
             tokio::select! {
                 ended = &mut run => {
+                    let said = durable_file::read(&output).ok().flatten().unwrap_or_default();
+                    let now = last_progress(&said).unwrap_or(*progress.borrow());
+                    if ended.is_err() && said.contains(NO_SPACE) {
+                        remove_tree(place)?;
+                        let needs = now.total_bytes.unwrap_or(now.done_bytes);
+                        let has = free_bytes(place.parent().unwrap_or(place));
+                        return Err(Error::NoRoom { needs_bytes: needs, has_bytes: has });
+                    }
                     ended.map_err(unreachable_source)?;
-                    let now = *progress.borrow();
                     let done = now.total_bytes.unwrap_or(now.done_bytes).max(now.done_bytes);
                     progress.send_replace(Progress { done_bytes: done, total_bytes: now.total_bytes });
                     return Ok(());
