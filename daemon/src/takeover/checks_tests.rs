@@ -14,6 +14,7 @@ fn config(parameters: &str) -> Config {
         "pg_basebackup",
         "pg_rewind",
         "pg_controldata",
+        "psql",
     ] {
         std::fs::write(bin.join(program), "").expect("written");
     }
