@@ -14,7 +14,7 @@ fn x20_a_promotion_takes_exactly_the_number_it_is_given() {
         a.wait_end_of_wal().await?;
         let promotion = a.promote(1, 7).await?;
         assert_eq!(promotion.timeline, TimelineId(7));
-        let histories: Vec<String> = a
+        let mut histories: Vec<String> = a
             .data_dir()
             .join("pg_wal")
             .read_dir()?
@@ -22,7 +22,11 @@ fn x20_a_promotion_takes_exactly_the_number_it_is_given() {
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|name| name.ends_with(".history"))
             .collect();
-        assert_eq!(histories, ["00000007.history"], "no placeholder is left");
+        histories.sort();
+        let expected: Vec<String> = (2..=7)
+            .map(|number| format!("{number:08X}.history"))
+            .collect();
+        assert_eq!(histories, expected, "a follower asks for each of them");
         let text = std::fs::read_to_string(a.data_dir().join("pg_wal/00000007.history"))?;
         assert_eq!(
             text.trim().lines().count(),
@@ -34,6 +38,29 @@ fn x20_a_promotion_takes_exactly_the_number_it_is_given() {
         a.start().await?;
         a.wait_end_of_wal().await?;
         assert_eq!(a.promote(2, 9).await?.timeline, TimelineId(9));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_standby_follows_over_numbers_that_no_primary_ever_used() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        b.follow_by_clone(&a, 1).await?;
+        a.crash().await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.promote(2, 5).await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        a.run("CREATE TABLE later AS SELECT 1 AS i").await?;
+        b.postgres.attach(a.upstream(&b, 2)).await?;
+        let begin = tokio::time::Instant::now();
+        while b.number("SELECT count(*) FROM later").await.ok() != Some(1) {
+            anyhow::ensure!(begin.elapsed() < LIMIT, "it does not follow");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
         Ok(())
     });
 }

@@ -1,8 +1,10 @@
 //! Leaves recovery, onto exactly the timeline that Raft allocated, and checks that it did.
 //!
 //! PostgreSQL takes the first number above its own without a history file. Placeholder histories
-//! make it skip the numbers that are not ours; one that is left over is fatal at the next start, so
-//! they are removed here and before every start (hazards D1, D15, X20).
+//! make it skip the numbers that are not ours. One above the server's own timeline is fatal at the next
+//! start, so they are removed after a promotion that failed, and before every start (hazards D1, D15,
+//! X20). Under a running primary they stay: a standby that comes from an earlier timeline asks it for
+//! the history of *every* number in between, and is stranded when one is missing.
 
 use std::time::Duration;
 
@@ -50,8 +52,10 @@ impl Postgres {
         }
         self.plant_placeholders(timeline, checkpointed)?;
         let promoted = self.leave_recovery(epoch, limit).await;
-        // Also after a failure: a left-over one is fatal at the next start.
-        self.remove_placeholders()?;
+        if !matches!(promoted, Ok(found) if found == timeline) {
+            // One above the server's own timeline is fatal at its next start.
+            self.remove_placeholders()?;
+        }
         let found = promoted?;
         if found != timeline {
             self.kill("promoted onto another timeline").await?;
@@ -126,7 +130,12 @@ impl Postgres {
         if own >= timeline {
             return Err(taken(format!("it is on timeline {own}")));
         }
-        for number in own.0 + 1..timeline.0 {
+        // Also those that an earlier primary skipped.
+        let first = known
+            .iter()
+            .find(|(_, text)| !is_placeholder(text))
+            .map_or(own, |(first, _)| *first);
+        for number in first.0 + 1..timeline.0 {
             let path = self
                 .data_path("pg_wal")
                 .join(TimelineId(number).history_file());
