@@ -239,7 +239,8 @@ const NICE: i32 = -10;
 fn raise_priority() -> std::io::Result<()> {
     rustix::process::setpriority_process(None, NICE)?;
     // A terminal's other programs are not ours to prefer; and not every kernel has the file.
-    if rustix::process::getsid(None)? == rustix::process::getpid() {
+    // In a process namespace the session may have begun outside: its number is 0 here then.
+    if nix::unistd::getsid(None)? == nix::unistd::getpid() {
         let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
     }
     Ok(())

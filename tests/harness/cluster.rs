@@ -206,6 +206,7 @@ impl Cluster {
                 folder: folder.join(&name),
                 bin: programs::postgres_bin(wanted.major)?,
                 is_witness: number > wanted.databases,
+                through: &[],
                 program: match &wanted.programs {
                     Some(folder) => folder.join("clusterd"),
                     None => programs::ours("clusterd")?,

@@ -41,6 +41,8 @@ pub struct Member {
     pub is_witness: bool,
     /// Its service manager; without one the daemon is started by the test itself.
     pub booted: Option<Booted>,
+    /// The words its daemon is started with, before its own: a program that runs it elsewhere.
+    pub through: &'static [&'static str],
     pub(crate) program: PathBuf,
     /// The daemon, or the container.
     pub(crate) daemon: Option<Child>,
@@ -102,7 +104,14 @@ impl Member {
             return self.boot(&booted);
         }
         let output = log_file(&self.log())?;
-        let mut command = self.host.command(&self.program);
+        let mut command = match self.through {
+            [] => self.host.command(&self.program),
+            [first, rest @ ..] => {
+                let mut command = self.host.command(Path::new(first));
+                command.args(rest).arg(&self.program);
+                command
+            }
+        };
         command.arg("--config").arg(self.config_file());
         command.args(arguments);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

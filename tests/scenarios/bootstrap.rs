@@ -68,3 +68,13 @@ fn second_start_keeps_cluster_and_data() -> Result<()> {
     );
     cluster.finish()
 }
+
+/// As in a container that is entered: the process's session began outside and has the number 0 there.
+#[test]
+fn a_member_in_a_process_namespace_of_its_own_joins() -> Result<()> {
+    let mut cluster = Wanted::new("process-namespace").make()?;
+    cluster.members[2].through = &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    cluster.start_all()?;
+    cluster.wait_healthy(PATIENCE)?;
+    cluster.finish()
+}

@@ -99,6 +99,18 @@ fn print_of(folder: &Path) -> Result<String> {
     Host::run(find)
 }
 
+/// The old server runs on as it did, and nothing of its directory changed.
+fn is_untouched(member: &Member, old: &Old, before: &str) -> Result<()> {
+    ensure!(
+        member.postmaster_pid()? == old.pid,
+        "the server was restarted"
+    );
+    ensure!(member.guard_pid().is_err(), "a guard was started");
+    let after = print_of(&member.data_dir())?;
+    ensure!(after == before, "it changed: {before} {after}");
+    Ok(())
+}
+
 #[test]
 fn a_strangers_server_is_never_touched_by_an_ordinary_start_or_a_dry_run() -> Result<()> {
     let mut cluster = Wanted::new("take-over-dry").make()?;
@@ -133,14 +145,7 @@ fn a_strangers_server_is_never_touched_by_an_ordinary_start_or_a_dry_run() -> Re
         log.contains("--take-over --dry-run"),
         "no way out is said: {log}"
     );
-    let member = &cluster.members[0];
-    ensure!(
-        member.postmaster_pid()? == old.pid,
-        "the server was restarted"
-    );
-    ensure!(member.guard_pid().is_err(), "a guard was started");
-    let after = print_of(&member.data_dir())?;
-    ensure!(after == before, "it changed: {before} {after}");
+    is_untouched(&cluster.members[0], &old, &before)?;
     ensure!(cluster.sql(0, "SELECT count(*)::text FROM kept")? == ["1000"]);
     cluster.expect_error("was never this cluster's");
     cluster.finish()
@@ -364,14 +369,7 @@ fn a_take_over_that_waits_for_the_group_can_be_ended_without_a_trace() -> Result
     })?;
     ensure!(cluster.sql(0, "SELECT count(*)::text FROM kept")? == ["1000"]);
     cluster.members[0].terminate_daemon()?;
-    let member = &cluster.members[0];
-    ensure!(
-        member.postmaster_pid()? == old.pid,
-        "the server was restarted"
-    );
-    ensure!(member.guard_pid().is_err(), "a guard was started");
-    let after = print_of(&member.data_dir())?;
-    ensure!(after == before, "it changed: {before} {after}");
+    is_untouched(&cluster.members[0], &old, &before)?;
     cluster.finish()
 }
 

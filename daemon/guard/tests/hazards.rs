@@ -6,7 +6,6 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use clusterd_guard::clock;
@@ -16,27 +15,6 @@ use support::*;
 /// PostgreSQL's postmaster gives its children so long after an immediate stop.
 const POSTMASTER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A session that does nothing, and its backend.
-fn start_sleeper(socket_dir: &Path) -> (std::process::Child, i32) {
-    let child = psql(socket_dir)
-        .args(["-c", "select pg_sleep(1000)"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("psql starts");
-    let backend = wait_until("the backend sleeps", || {
-        let found = try_sql(
-            socket_dir,
-            "select pid from pg_stat_activity where wait_event = 'PgSleep'",
-        )?;
-        found
-            .trim()
-            .parse::<i32>()
-            .map_err(|_| format!("no such backend: {found:?}"))
-    });
-    (child, backend)
-}
-
 /// An immediate stop waits 5 s for a backend that does not hear it; the deadline does not.
 fn a_frozen_backend_delays_an_immediate_stop_and_not_the_deadline(cgroup: &'static str) {
     let scratch = Scratch::new();
@@ -45,7 +23,11 @@ fn a_frozen_backend_delays_an_immediate_stop_and_not_the_deadline(cgroup: &'stat
     let mut connection = guard.connect();
     let lease = Duration::from_secs(8);
     let started = start_primary(&mut connection, &data, &scratch, 2, lease);
-    let (mut client, backend) = start_sleeper(&scratch.0);
+    let (mut client, backend) = start_session(
+        &scratch.0,
+        "select pg_sleep(1000)",
+        "select pid from pg_stat_activity where wait_event = 'PgSleep'",
+    );
     let armed = connection
         .arm(arm(started.set_id, 2, lease))
         .expect("armed");

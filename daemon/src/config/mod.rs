@@ -15,6 +15,9 @@ pub mod secret;
 pub mod units;
 mod validate;
 
+#[cfg(test)]
+pub(crate) use validate::postgres::PROGRAMS;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;

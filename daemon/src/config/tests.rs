@@ -21,14 +21,7 @@ impl Place {
             dir: tempfile::tempdir().expect("temporary directory"),
         };
         fs::create_dir(place.path("bin")).expect("created");
-        for program in [
-            "postgres",
-            "initdb",
-            "pg_basebackup",
-            "pg_rewind",
-            "pg_controldata",
-            "psql",
-        ] {
+        for program in super::PROGRAMS {
             fs::write(place.path("bin").join(program), "").expect("written");
         }
         place.private("secret", "a-long-enough-secret\n");

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, chown};
@@ -74,17 +74,25 @@ pub fn write(path: &Path, content: &[u8], mode: u32, owner: Owner) -> Result<(),
     attempt().map_err(|source| could_not_write(path, source))
 }
 
-/// Replaces a file's content at once for every reader, but not durably; a file that has this content
-/// already is left alone.
+/// Replaces a file's content at once for every reader, but not durably; a file that has this content,
+/// mode and owner already is left alone.
 pub fn replace(path: &Path, content: &[u8], mode: u32, owner: Owner) -> Result<(), Error> {
     let attempt = || -> io::Result<()> {
-        if fs::read(path).is_ok_and(|before| before == content) {
+        if is_as_wanted(path, content, mode, owner) {
             return Ok(());
         }
         let (_, temporary) = fill_temporary(path, content, mode, owner)?;
         fs::rename(&temporary, path)
     };
     attempt().map_err(|source| could_not_write(path, source))
+}
+
+fn is_as_wanted(path: &Path, content: &[u8], mode: u32, owner: Owner) -> bool {
+    let as_wanted = |found: fs::Metadata| {
+        found.is_file() && found.mode() & 0o7777 == mode && found.uid() == owner.uid
+    };
+    fs::symlink_metadata(path).is_ok_and(as_wanted)
+        && fs::read(path).is_ok_and(|before| before == content)
 }
 
 fn fill_temporary(

@@ -167,10 +167,11 @@ impl ClusterLoop {
     fn until_suspect(&self, state: &ClusterState) -> Duration {
         let suspect_after = state.settings.times().suspect_after();
         let silent_for = self.store.granter(|granter, _| granter.base_age());
-        suspect_after
-            .saturating_sub(silent_for)
-            .saturating_add(Duration::from_millis(1))
-            .clamp(BRISK, CALM)
+        match suspect_after.checked_sub(silent_for) {
+            Some(left) => (left + Duration::from_millis(1)).clamp(BRISK, CALM),
+            // It counts already, and the verdict is still to wait: that changes at a calm pace.
+            None => CALM / 4,
+        }
     }
 
     fn step_back(&self, memory: &mut Memory) {

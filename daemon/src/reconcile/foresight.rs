@@ -1,7 +1,6 @@
 //! "If the primary died now …", answered from the board by the decision's own code.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cluster_core::decide;
 use cluster_core::decide::candidate::Assessment;
@@ -30,24 +29,15 @@ fn look_ahead<T>(board: &Board, ask: impl FnOnce(&ClusterView) -> T) -> T {
             )
         })
         .collect();
-    let view = ClusterView {
-        me: board.raft.leader.unwrap_or(NodeId(0)),
-        state: &board.state,
-        times: board.times,
-        reports: &reports,
-        leading_for: Duration::ZERO,
-        base_age: Duration::ZERO,
-        grant_age: None,
-        lease_waited_out: true,
-        wait_left: Duration::ZERO,
-        ended_age: Duration::ZERO,
-        voters: &board.raft.voters,
-        learners: &[],
-        elect_asked_age: None,
-        previous_lease_settled: false,
-        recent_grants: &[],
-        request_ages: &BTreeMap::new(),
-    };
+    let nothing_asked = BTreeMap::new();
+    let me = board.raft.leader.unwrap_or(NodeId(0));
+    let view = ClusterView::settled(
+        me,
+        &board.state,
+        &reports,
+        &board.raft.voters,
+        &nothing_asked,
+    );
     ask(&view)
 }
 

@@ -8,14 +8,7 @@ fn config(parameters: &str) -> Config {
     let place = tempfile::tempdir().expect("a directory");
     let bin = place.path().join("bin");
     std::fs::create_dir(&bin).expect("made");
-    for program in [
-        "postgres",
-        "initdb",
-        "pg_basebackup",
-        "pg_rewind",
-        "pg_controldata",
-        "psql",
-    ] {
+    for program in crate::config::PROGRAMS {
         std::fs::write(bin.join(program), "").expect("written");
     }
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid());

@@ -208,24 +208,7 @@ mod tests {
         reports: &'a BTreeMap<MemberName, Seen>,
         ages: &'a BTreeMap<RequestId, Duration>,
     ) -> ClusterView<'a> {
-        ClusterView {
-            me: NodeId(1),
-            state,
-            times: state.settings.times(),
-            reports,
-            leading_for: Duration::ZERO,
-            base_age: Duration::ZERO,
-            grant_age: None,
-            lease_waited_out: true,
-            wait_left: Duration::ZERO,
-            ended_age: Duration::ZERO,
-            voters: &[],
-            learners: &[],
-            elect_asked_age: None,
-            previous_lease_settled: false,
-            recent_grants: &[],
-            request_ages: ages,
-        }
+        ClusterView::settled(NodeId(1), state, reports, &[], ages)
     }
 
     /// X23: one that is ahead and cannot be promoted is no reason to promote it, and none to forget

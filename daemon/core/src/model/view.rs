@@ -56,7 +56,36 @@ pub struct ClusterView<'a> {
     pub request_ages: &'a BTreeMap<super::ids::RequestId, Duration>,
 }
 
-impl ClusterView<'_> {
+impl<'a> ClusterView<'a> {
+    /// A look at a settled cluster: every lease has run out, nothing was asked or granted lately, no
+    /// learner. For questions such as "if the primary died now …"; the leader's own look has more.
+    pub fn settled(
+        me: NodeId,
+        state: &'a ClusterState,
+        reports: &'a BTreeMap<MemberName, Seen>,
+        voters: &'a [NodeId],
+        request_ages: &'a BTreeMap<super::ids::RequestId, Duration>,
+    ) -> ClusterView<'a> {
+        ClusterView {
+            me,
+            state,
+            times: state.settings.times(),
+            reports,
+            leading_for: Duration::ZERO,
+            base_age: Duration::ZERO,
+            grant_age: None,
+            lease_waited_out: true,
+            wait_left: Duration::ZERO,
+            ended_age: Duration::ZERO,
+            voters,
+            learners: &[],
+            elect_asked_age: None,
+            previous_lease_settled: false,
+            recent_grants: &[],
+            request_ages,
+        }
+    }
+
     /// A report counts as fresh within this time: the report interval is well below it.
     pub fn fresh_within(&self) -> Duration {
         (self.times.renew * 4).max(Duration::from_millis(600))

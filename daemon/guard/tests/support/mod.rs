@@ -378,17 +378,23 @@ pub fn start_orphan_maker(socket_dir: &Path) -> (Child, i32) {
          for i in 1..100000000 loop insert into t values (i); commit; end loop; end $$",
     )
     .expect("the table and the procedure");
+    start_session(
+        socket_dir,
+        "call p()",
+        "select pid from pg_stat_activity where query = 'call p()' and exists(select from t)",
+    )
+}
+
+/// A session that runs `sql`; its backend is the one that `found_by` finds once it is at work.
+pub fn start_session(socket_dir: &Path, sql: &str, found_by: &str) -> (Child, i32) {
     let child = psql(socket_dir)
-        .args(["-c", "call p()"])
+        .args(["-c", sql])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("psql starts");
-    let backend = wait_until("the backend commits", || {
-        let found = try_sql(
-            socket_dir,
-            "select pid from pg_stat_activity where query = 'call p()' and exists(select from t)",
-        )?;
+    let backend = wait_until("the backend is at work", || {
+        let found = try_sql(socket_dir, found_by)?;
         found
             .trim()
             .parse::<i32>()

@@ -12,7 +12,7 @@ use super::security::SecretSource;
 use super::{Check, scalar};
 
 /// Programs that must be in `bin_dir`.
-const PROGRAMS: [&str; 6] = [
+pub(crate) const PROGRAMS: [&str; 6] = [
     "postgres",
     "initdb",
     "pg_basebackup",
