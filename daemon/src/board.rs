@@ -85,6 +85,8 @@ pub trait LeaseView: Send + Sync {
     fn holder(&self) -> Holder;
     /// This host's clock.
     fn now(&self) -> Moment;
+    /// From the start of this process to its first confirmed renewal.
+    fn first_renewal(&self) -> Option<Duration>;
 }
 
 impl Board {

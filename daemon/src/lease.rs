@@ -83,7 +83,7 @@ struct Shared {
     /// What was asked of the thread last.
     wanted: std::sync::Mutex<Option<(Epoch, Incarnation)>>,
     priority_refused: std::sync::OnceLock<String>,
-    confirmed: std::sync::atomic::AtomicU64,
+    first_renewal: std::sync::OnceLock<Duration>,
 }
 
 impl LeaseView for LeaseKeeper {
@@ -93,6 +93,10 @@ impl LeaseView for LeaseKeeper {
 
     fn now(&self) -> Moment {
         now()
+    }
+
+    fn first_renewal(&self) -> Option<Duration> {
+        self.shared.first_renewal.get().copied()
     }
 }
 
@@ -116,7 +120,7 @@ impl LeaseKeeper {
             holder: watch::Sender::new(Holder::default()),
             wanted: std::sync::Mutex::default(),
             priority_refused: std::sync::OnceLock::new(),
-            confirmed: std::sync::atomic::AtomicU64::new(0),
+            first_renewal: std::sync::OnceLock::new(),
         });
         let (ready, is_ready) = sync_channel(1);
         let keeper = LeaseKeeper {
@@ -165,13 +169,6 @@ impl LeaseKeeper {
     /// Why the thread runs without real-time priority, if it does.
     pub fn priority_refused(&self) -> Option<&str> {
         self.shared.priority_refused.get().map(String::as_str)
-    }
-
-    /// How many renewals were confirmed by this process.
-    pub fn confirmed_count(&self) -> u64 {
-        self.shared
-            .confirmed
-            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Ends the thread; the guard keeps enforcing the last deadline.
@@ -350,8 +347,8 @@ impl LeaseThread {
             tracing::warn!(%epoch, %why, "the guard did not take the deadline");
         }
         self.shared
-            .confirmed
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            .first_renewal
+            .get_or_init(|| now().since(process_started()));
         self.publish();
     }
 
@@ -392,6 +389,15 @@ impl LeaseThread {
     fn publish(&self) {
         self.shared.holder.send_replace(self.holder);
     }
+}
+
+/// When this process was started, as the kernel keeps it: in hundredths of a second since boot. Now,
+/// where that cannot be read. Source: proc_pid_stat(5), field 22.
+fn process_started() -> Moment {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    let ticks = after_name.and_then(|rest| rest.split(' ').nth(19)?.parse::<u64>().ok());
+    ticks.map_or_else(now, |ticks| Moment(Duration::from_millis(ticks * 10)))
 }
 
 fn clock_shift_ms() -> i128 {

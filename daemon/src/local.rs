@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use cluster_core::change::Command;
 use cluster_core::model::request::Step;
 use cluster_core::model::{ClusterState, MemberName, RequestId, RequestKind, RequestOutcome};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::api::LocalControl;
@@ -28,6 +29,8 @@ pub struct Local {
     pub propose: Arc<dyn Propose>,
     /// None on a witness.
     pub postgres: Option<Postgres>,
+    /// The runtime of whatever touches PostgreSQL or its files.
+    pub beside: Handle,
     /// Told to the member loop: nothing is started here any more.
     pub leaving: watch::Sender<bool>,
     /// The log.
@@ -91,10 +94,12 @@ impl LocalControl for Local {
             "not the primary".to_owned()
         };
         self.leaving.send_replace(true);
-        let Some(postgres) = &self.postgres else {
+        let Some(postgres) = self.postgres.clone() else {
             return Ok(told);
         };
-        match postgres.stop_budgeted(STOP_BUDGET).await {
+        let stopping = async move { postgres.stop_budgeted(STOP_BUDGET).await };
+        let stopped = self.beside.spawn(stopping).await;
+        match stopped.map_err(|error| error.to_string())? {
             Ok(_) => Ok(format!(
                 "{told}; PostgreSQL is stopped until clusterd starts again"
             )),

@@ -1,5 +1,6 @@
 //! clusterd: flags → logging → config → runtime → exit code.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +10,8 @@ use clusterd::takeover::{self, Mode};
 use clusterd::telemetry::{self, Style, Telemetry};
 use clusterd::{runtime, startup};
 use clusterd_guard::privileges::{self, Account};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::oneshot;
 
 /// Raft-based PostgreSQL cluster manager: one daemon on each database host.
 #[derive(Parser)]
@@ -111,10 +114,7 @@ fn dry_run(config: &Config) -> anyhow::Result<bool> {
     {
         privileges::drop_to(&Account::of_name(&postgres.os_user)?)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(takeover::dry_run(config))
+    one_thread()?.block_on(takeover::dry_run(config))
 }
 
 fn serve(config: Config, wish: Wish) -> anyhow::Result<()> {
@@ -130,11 +130,11 @@ fn serve(config: Config, wish: Wish) -> anyhow::Result<()> {
         Wish::None | Wish::DryRun => Mode::Ordinary,
     };
     let prepared = startup::prepare(&config, mode)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .thread_name("clusterd")
-        .build()?;
+    // One thread for the group, the leases and whoever asks; one for PostgreSQL and its files, which
+    // may stand still. A pool of threads wakes one for every second message, and that costs as much
+    // as the work.
+    let runtime = one_thread()?;
+    let (beside, keep) = beside()?;
     let ended = runtime.block_on(async {
         let take_over = match (mode, wish) {
             (Mode::TakeOver, Wish::TakeOver { is_confirmed }) => {
@@ -142,8 +142,31 @@ fn serve(config: Config, wish: Wish) -> anyhow::Result<()> {
             }
             (Mode::TakeOver | Mode::Ordinary, _) => None,
         };
-        Box::pin(runtime::run(config, prepared, telemetry, take_over)).await
+        Box::pin(runtime::run(config, prepared, telemetry, take_over, beside)).await
     });
+    drop(keep);
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     ended
+}
+
+fn one_thread() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+/// A runtime on a thread of its own; it ends when the sender is dropped.
+fn beside() -> std::io::Result<(Handle, oneshot::Sender<Infallible>)> {
+    let runtime = one_thread()?;
+    let handle = runtime.handle().clone();
+    let (keep, is_over) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("clusterd-pg".to_owned())
+        .spawn(move || {
+            // An error, always: nothing is ever sent.
+            let _ = runtime.block_on(is_over);
+            // A disk that stands still must not hold up the end.
+            runtime.shutdown_background();
+        })?;
+    Ok((handle, keep))
 }

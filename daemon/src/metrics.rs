@@ -350,6 +350,13 @@ fn own(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView) {
         "Lease left on this member.",
         left,
     );
+    if let Some(after) = lease.first_renewal() {
+        sheet.gauge(
+            "clusterd_first_renewal_seconds",
+            "From the start of this process to its first confirmed renewal.",
+            after.as_secs_f64(),
+        );
+    }
     sheet.gauge("clusterd_raft_term", "Raft term.", number(raft.term));
     sheet.flag(
         "clusterd_raft_is_leader",

@@ -244,7 +244,7 @@ fn connect_lazily(
         .tcp_keepalive(Some(Duration::from_secs(5)))
         .http2_keep_alive_interval(CONNECTION_LIMIT)
         .keep_alive_timeout(CONNECTION_LIMIT)
-        .keep_alive_while_idle(true);
+        .keep_alive_while_idle(false);
     if let Some(tls) = tls {
         endpoint = endpoint.tls_config(tls)?;
     }

@@ -9,11 +9,12 @@ use anyhow::Context;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{MemberKind, MemberName, MemberReport, NodeId, PostgresStatus};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::api::{self, Listeners};
 use crate::board::{Board, Propose, RaftBoard, VerdictLine};
-use crate::config::{Config, PostgresConfig};
+use crate::config::Config;
 use crate::exchange::MergedView;
 use crate::guard_client::Guard;
 use crate::late::LateBackend;
@@ -45,7 +46,8 @@ const GUARD_LIMIT: Duration = Duration::from_secs(5);
 const BOARD_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs this member until it is told to stop. With `take_over`, its loops begin only after the server
-/// that runs in its data directory has been stopped.
+/// that runs in its data directory has been stopped. Whatever touches PostgreSQL or its files runs
+/// in the runtime `beside` this one: a disk that stands still must not hold up a renewal.
 ///
 /// # Errors
 /// It could not start, or a part that cannot be done without has failed.
@@ -54,6 +56,7 @@ pub async fn run(
     prepared: Prepared,
     telemetry: Telemetry,
     take_over: Option<TakeOver>,
+    beside: Handle,
 ) -> anyhow::Result<()> {
     // Disk. (The ports were tried before anything was made: see startup.)
     let durable = DurableRecord::open(&config.state_dir)?;
@@ -62,7 +65,7 @@ pub async fn run(
 
     // PostgreSQL, as a façade: nothing is started yet.
     let server = match &config.postgres {
-        Some(postgres) => Some(open_postgres(&config, postgres).await?),
+        Some(_) => Some(beside.spawn(open_postgres(config.clone())).await??),
         None => None,
     };
     let data_dir = data_dir_word(server.as_ref().map(|server| &server.0), &durable).await?;
@@ -96,6 +99,7 @@ pub async fn run(
             board: board.subscribe(),
             propose: Arc::new(late.clone()),
             postgres: server.as_ref().map(|server| server.0.clone()),
+            beside: beside.clone(),
             leaving: leaving.clone(),
             telemetry: telemetry.clone(),
         }),
@@ -135,6 +139,7 @@ pub async fn run(
         daemon_start,
         shutdown: shutdown.clone(),
         telemetry,
+        beside: &beside,
     });
     tracing::info!(node = %store.identity().node_id, "serves");
     if let Some((take_over, postgres)) = take_over.zip(facade) {
@@ -277,10 +282,8 @@ async fn data_dir_word(
     })
 }
 
-async fn open_postgres(
-    config: &Config,
-    postgres: &PostgresConfig,
-) -> anyhow::Result<(Postgres, Arc<GuardSupervisor>, Guard)> {
+async fn open_postgres(config: Config) -> anyhow::Result<(Postgres, Arc<GuardSupervisor>, Guard)> {
+    let postgres = config.postgres.as_ref().context("a witness has none")?;
     let secret = |secret: &crate::config::Secret| Secret::new(secret.expose());
     let role = |role: &crate::config::RoleConfig| Role {
         name: role.name.clone(),
@@ -307,6 +310,7 @@ async fn open_postgres(
         parameters: postgres.parameters.clone(),
         wal_segment_mb: postgres.wal_segment_mb,
         locale: postgres.locale.clone(),
+        encoding: postgres.encoding.clone(),
         hba_lines: postgres.hba.clone(),
         keep_standby_sessions: config.settings.keep_standby_sessions,
         divergent_wal_cap_bytes: postgres.divergent_wal_cap_bytes,
@@ -341,6 +345,7 @@ struct Built<'a> {
     daemon_start: String,
     shutdown: watch::Receiver<bool>,
     telemetry: Telemetry,
+    beside: &'a Handle,
 }
 
 /// What runs.
@@ -447,9 +452,10 @@ fn start_loops(built: Built) -> (Running, Hold) {
             merged: merged.subscribe(),
             findings: Arc::clone(&findings),
         };
-        tokio::spawn(released(hold.release.subscribe(), async move {
+        let start = released(hold.release.subscribe(), async move {
             chores.start();
-        }));
+        });
+        built.beside.spawn(start);
     }
     let node = NodeId(store.identity().node_id);
     let reporter = Reporter {
@@ -512,7 +518,9 @@ fn start_loops(built: Built) -> (Running, Hold) {
         founding,
     };
     let loop_runs = member_loop.run(built.shutdown.clone());
-    tokio::spawn(released(hold.release.subscribe(), loop_runs));
+    built
+        .beside
+        .spawn(released(hold.release.subscribe(), loop_runs));
     tokio::spawn(reporter.run(built.shutdown.clone()));
     tokio::spawn(cluster_loop.run(built.shutdown.clone()));
     tokio::spawn(boarder.run(built.shutdown));

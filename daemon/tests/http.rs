@@ -378,6 +378,7 @@ async fn metrics_have_patronis_names_and_our_own() {
         format!("clusterd_raft_term{labels} 4"),
         format!("clusterd_renewals_refused_total{labels} 5"),
         format!("clusterd_lease_remaining_seconds{labels} 2"),
+        format!("clusterd_first_renewal_seconds{labels} 0.12"),
         format!("clusterd_last_failover_seconds{labels} 2.5"),
         format!("clusterd_raft_voters_up{labels} 3"),
         r#"clusterd_failovers_total{name="a",reason="primary-silent",scope="batman"} 1"#.to_owned(),

@@ -28,6 +28,8 @@ pub struct Round {
     pub late: usize,
     /// From the repair until every standby streams again.
     pub rejoin: Duration,
+    /// From the start of a new daemon of the primary to its first confirmed renewal.
+    pub first_renewal: Option<Duration>,
 }
 
 /// Everything measured of one event.
@@ -137,6 +139,10 @@ fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Resu
         overlap: Duration::ZERO,
         late: 0,
         rejoin: to - repaired,
+        first_renewal: match event {
+            Event::DaemonKilled => Some(first_renewal(cluster, primary)?),
+            _ => None,
+        },
     };
     all.merge(direct);
     all.merge(proxied);
@@ -151,4 +157,15 @@ fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Resu
         eprintln!("{error:#}");
     }
     Ok(round)
+}
+
+/// As the member itself tells it.
+fn first_renewal(cluster: &Cluster, member: usize) -> Result<Duration> {
+    let metrics = cluster.get(member, "/metrics")?.body;
+    let seconds = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("clusterd_first_renewal_seconds"))
+        .and_then(|rest| rest.split_whitespace().last()?.parse().ok())
+        .context("the metrics tell no first renewal")?;
+    Ok(Duration::from_secs_f64(seconds))
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use cluster_tests::orphans;
 
 use crate::Arguments;
 use crate::event::Event;
@@ -84,6 +85,16 @@ pub fn table(arguments: &Arguments, all: &[(Event, Measured)], idle: Option<&str
         text,
         "\nThree empty hosts to a primary with two streaming standbys, milliseconds: {starts}."
     );
+    let rounds = all.iter().flat_map(|(_, measured)| &measured.rounds);
+    let renewals: Vec<_> = rounds.filter_map(|round| round.first_renewal).collect();
+    if !renewals.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nThe primary's daemon killed and started: from its start to its first confirmed renewal, \
+             milliseconds: {}.",
+            spread(renewals)
+        );
+    }
     if let Some(idle) = idle {
         let _ = writeln!(text, "\n{idle}");
     }
@@ -110,10 +121,8 @@ fn machine() -> String {
     let server = cluster_tests::programs::postgres_bin(None)
         .ok()
         .and_then(|bin| {
-            Command::new(bin.join("postgres"))
-                .arg("--version")
-                .output()
-                .ok()
+            let mut ask = Command::new(bin.join("postgres"));
+            orphans::output(ask.arg("--version")).ok()
         })
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();

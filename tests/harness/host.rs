@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::orphans;
 use crate::wait::wait_until;
 
 /// A place to run programs in.
@@ -60,10 +61,7 @@ impl Host {
     /// # Errors
     /// It ended badly.
     pub fn run(mut command: Command) -> Result<String> {
-        let answer = command
-            .stdin(Stdio::null())
-            .output()
-            .context("start a program")?;
+        let answer = orphans::output(command.stdin(Stdio::null())).context("start a program")?;
         let said = String::from_utf8_lossy(&answer.stdout).into_owned();
         if !answer.status.success() {
             let talk = String::from_utf8_lossy(&answer.stderr);

@@ -2,17 +2,19 @@
 //! run on has a first process that does, and PostgreSQL takes a dead process nobody waited for to be
 //! alive.
 //!
-//! Only what can be nobody else's child is waited for, by name: the test's own children belong to
-//! whoever started them.
+//! Only orphans are waited for: the test's own children belong to whoever started them. A program of
+//! one of these names that a test starts itself is started by [`spawn`] or [`output`], which say so.
 
-use std::fs;
-use std::sync::Once;
+use std::collections::BTreeSet;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-/// Programs that the test never starts itself.
+/// What orphans are called here.
 const ORPHANS: &[&str] = &[
     "postgres",
     "clusterd-guard",
@@ -20,6 +22,37 @@ const ORPHANS: &[&str] = &[
     "pg_basebackup",
     "pg_rewind",
 ];
+
+/// Children that somebody here waits for. Held while one is started, so that none is buried before it
+/// is known.
+static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+
+fn own() -> MutexGuard<'static, BTreeSet<i32>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a child that its caller waits for.
+///
+/// # Errors
+/// As [`Command::spawn`].
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let mut own = own();
+    let child = command.spawn()?;
+    own.insert(i32::try_from(child.id()).unwrap_or_default());
+    Ok(child)
+}
+
+/// Runs a child to its end and takes what it says.
+///
+/// # Errors
+/// As [`Command::output`].
+pub fn output(command: &mut Command) -> io::Result<Output> {
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let pid = i32::try_from(child.id()).unwrap_or_default();
+    let output = child.wait_with_output();
+    own().remove(&pid);
+    output
+}
 
 /// Makes this process the parent of every orphan below it, once.
 pub fn adopt() {
@@ -38,6 +71,7 @@ pub fn adopt() {
 }
 
 fn bury() {
+    let own = own();
     for task in fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()
@@ -48,7 +82,7 @@ fn bury() {
             .split_whitespace()
             .filter_map(|word| word.parse::<i32>().ok())
         {
-            if is_dead_orphan(pid) {
+            if !own.contains(&pid) && is_dead_orphan(pid) {
                 // Whoever is gone by now is gone: nothing to do about it.
                 let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
             }

@@ -46,6 +46,23 @@ fn a_new_database_boots_read_only_and_is_promoted_onto_timeline_two() {
 }
 
 #[test]
+fn a_new_database_has_the_locale_and_encoding_it_was_asked_for() {
+    on_every_major(|bin| async move {
+        let a = Server::with(&bin, "a", |options| {
+            options.locale = "C".to_owned();
+            options.encoding = "LATIN1".to_owned();
+        })
+        .await?;
+        a.bootstrap().await?;
+        let found = a
+            .text("SELECT string_agg(DISTINCT pg_encoding_to_char(encoding) || ' ' || datcollate, ',') FROM pg_database")
+            .await?;
+        assert_eq!(found, "LATIN1 C");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_promotion_needs_an_armed_lease_of_its_epoch() {
     on_every_major(|bin| async move {
         let a = Server::new(&bin, "a").await?;

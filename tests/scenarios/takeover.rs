@@ -10,7 +10,7 @@ use cluster_tests::cluster::write_private;
 use cluster_tests::host::{Host, log_file};
 use cluster_tests::member::signal;
 use cluster_tests::writer::{self, clock, require_no_overlap};
-use cluster_tests::{Cluster, Member, PATIENCE, Wanted, programs, wait_until};
+use cluster_tests::{Cluster, Member, PATIENCE, Wanted, orphans, programs, wait_until};
 use nix::sys::signal::Signal;
 
 /// A clone on a busy machine, beside everything else.
@@ -392,7 +392,7 @@ fn a_guard_of_the_service_manager_waits_for_a_strangers_server_and_serves_after_
         .arg("--member-record")
         .arg(member.state_dir().join("member.json"));
     guard.args(["--user", "postgres"]);
-    let mut guard = guard.stderr(log_file(&log)?).spawn().context("a guard")?;
+    let mut guard = orphans::spawn(guard.stderr(log_file(&log)?)).context("a guard")?;
     wait_until("the guard waits", PATIENCE, || {
         let said = fs::read_to_string(&log).unwrap_or_default();
         match said.contains("it is left alone") {

@@ -3,14 +3,21 @@
 use cluster_core::model::MemberName;
 use cluster_proto::v1;
 use cluster_proto::v1::raft_server::{Raft, RaftServer};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::raft::group::{Door, Joiner, Offer};
 use crate::raft::handshake::PROOF_KEY;
 use crate::raft::inbox::{Inbox, Incoming, Refusal};
 use crate::raft::network::Method;
 use crate::raft::types::Identity;
+
+/// Messages of one stream that are being answered. Judgement: a leader sends two at once.
+const STREAM_DEPTH: usize = 64;
+
+type Answers = mpsc::Sender<Result<v1::AppendStreamReply, Status>>;
 
 /// The service over `inbox`; served before the group has formed.
 pub fn service(inbox: Inbox) -> RaftServer<RaftService> {
@@ -50,7 +57,16 @@ impl RaftService {
         request: Request<v1::RaftRequest>,
     ) -> Result<Response<v1::RaftReply>, Status> {
         let proof = proof(&request)?;
-        let message = request.into_inner();
+        let reply = self.answer(method, request.into_inner(), proof).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        message: v1::RaftRequest,
+        proof: String,
+    ) -> Result<v1::RaftReply, Status> {
         let incoming = Incoming {
             method,
             cluster_id: message.cluster_id,
@@ -63,12 +79,36 @@ impl RaftService {
             proof,
         };
         let outgoing = self.inbox.answer(incoming).await.map_err(refused)?;
-        Ok(Response::new(v1::RaftReply {
+        Ok(v1::RaftReply {
             from: outgoing.from,
             mark: Some(outgoing.mark.into()),
             seen: Some(outgoing.seen.into()),
             payload: outgoing.payload,
-        }))
+        })
+    }
+
+    /// Answers the messages of a stream, several at once, until it ends or one is refused.
+    async fn answer_all(
+        self,
+        mut messages: Streaming<v1::AppendStreamRequest>,
+        proof: String,
+        to: Answers,
+    ) {
+        while let Ok(Some(message)) = messages.message().await {
+            // Waits when the caller does not read its answers.
+            let Ok(place) = to.clone().reserve_owned().await else {
+                return;
+            };
+            let (service, proof) = (self.clone(), proof.clone());
+            tokio::spawn(async move {
+                let request = message.request.unwrap_or_default();
+                let answer = service.answer(Method::AppendStream, request, proof).await;
+                place.send(answer.map(|reply| v1::AppendStreamReply {
+                    number: message.number,
+                    reply: Some(reply),
+                }));
+            });
+        }
     }
 
     fn door(&self) -> Result<Door, Status> {
@@ -85,6 +125,19 @@ impl Raft for RaftService {
         request: Request<v1::RaftRequest>,
     ) -> Result<Response<v1::RaftReply>, Status> {
         self.pass(Method::AppendEntries, request).await
+    }
+
+    type AppendStreamStream = ReceiverStream<Result<v1::AppendStreamReply, Status>>;
+
+    async fn append_stream(
+        &self,
+        request: Request<Streaming<v1::AppendStreamRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let proof = proof(&request)?;
+        let (sender, answers) = mpsc::channel(STREAM_DEPTH);
+        let service = self.clone();
+        tokio::spawn(service.answer_all(request.into_inner(), proof, sender));
+        Ok(Response::new(ReceiverStream::new(answers)))
     }
 
     async fn vote(

@@ -136,7 +136,7 @@ fn every_problem_is_reported_at_once() {
         .replace("cluster = \"main\"", "cluster = \"Main!\"")
         .replace(
             "port = 6001",
-            "port = 8008\nwal_segment_size = \"5MB\"\nhba = [\"let all in\"]",
+            "port = 8008\nwal_segment_size = \"5MB\"\nencoding = \"latin\"\nhba = [\"let all in\"]",
         )
         .replace("HERE/data", "data")
         .replace(
@@ -150,6 +150,7 @@ fn every_problem_is_reported_at_once() {
     assert_has(&problems, "cluster", "not a valid cluster name");
     assert_has(&problems, "preset", "fast, lan or wan");
     assert_has(&problems, "postgres.port", "also that of listen.http");
+    assert_has(&problems, "postgres.encoding", "no server encoding");
     assert_has(&problems, "postgres.wal_segment_size", "power of two");
     assert_has(&problems, "postgres.hba[0]", "pg_hba.conf");
     assert_has(&problems, "postgres.data_dir", "relative");

@@ -77,7 +77,7 @@ impl Postgres {
             format!("--username={}", options.superuser),
             format!("--wal-segsize={}", options.wal_segment_mb),
             format!("--locale={}", options.locale),
-            "--encoding=UTF8".to_owned(),
+            format!("--encoding={}", options.encoding),
             "--data-checksums".to_owned(),
             // These lines are in PGDATA's own pg_hba.conf, which we never use; they are strict all
             // the same, for whoever starts this directory by hand.

@@ -117,6 +117,8 @@ pub struct PostgresOptions {
     pub wal_segment_mb: u32,
     /// `--locale` of a new cluster.
     pub locale: String,
+    /// `--encoding` of a new cluster.
+    pub encoding: String,
     /// Lines of `pg_hba.conf` for clients, used while the gate is open.
     pub hba_lines: Vec<String>,
     /// Whether sessions open on a standby survive its promotion (DESIGN section 7).
@@ -157,6 +159,7 @@ impl PostgresOptions {
             parameters: BTreeMap::new(),
             wal_segment_mb: 4,
             locale: "C.UTF-8".to_owned(),
+            encoding: "UTF8".to_owned(),
             hba_lines: Vec::new(),
             keep_standby_sessions: false,
             divergent_wal_cap_bytes: 4 << 30,

@@ -260,7 +260,7 @@ impl Attached {
     async fn pass_on(&self, incoming: &Incoming) -> Result<Vec<u8>, Refusal> {
         let stopped = |error: &dyn std::fmt::Display| Refusal::NotNow(error.to_string());
         match incoming.method {
-            Method::AppendEntries => {
+            Method::AppendEntries | Method::AppendStream => {
                 let message: AppendEntriesRequest<TypeConfig> = self.understand(incoming)?;
                 let vote = message.vote;
                 let answer = self

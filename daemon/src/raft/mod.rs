@@ -26,6 +26,7 @@ pub mod silence;
 pub mod start;
 pub mod store;
 pub mod store_open;
+pub mod stream;
 pub mod types;
 
 use std::time::Duration;

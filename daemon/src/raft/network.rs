@@ -4,7 +4,6 @@
 //! channel that connects by itself. No call is repeated below openraft.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,6 +32,7 @@ use super::handshake::{Call, ClusterSecret, PROOF_KEY, SeenMarks};
 use super::log_store::LogStore;
 use super::mark::StoreMark;
 use super::silence::Silence;
+use super::stream::{AppendStream, AppendStreams, Opening};
 use super::types::{Identity, LogId, PeerNode, TypeConfig, Vote};
 
 /// Lets a test lose messages between two nodes. Production has none.
@@ -63,6 +63,8 @@ pub struct Links {
     pub faults: Option<Arc<dyn LinkFaults>>,
     /// One channel an address.
     pub channels: Arc<Channels>,
+    /// One stream of appends a node and address.
+    pub streams: AppendStreams,
 }
 
 /// Channels that connect when first used, one an address.
@@ -91,13 +93,13 @@ impl Channels {
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
         // A connection to a host that vanished must be given up in about one election, or the link
-        // stays dead for many seconds after the host is back.
+        // stays dead for many seconds after the host is back. Whoever waits for nothing need not know.
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .tcp_nodelay(true)
             .connect_timeout(times.election_max)
             .http2_keep_alive_interval(times.election_max)
             .keep_alive_timeout(times.election_max)
-            .keep_alive_while_idle(true);
+            .keep_alive_while_idle(false);
         if let Some(tls) = tls {
             endpoint = endpoint.tls_config(tls.clone())?;
         }
@@ -147,6 +149,17 @@ impl Links {
         Err(why)
     }
 
+    /// What shows `target` that we know the secret.
+    fn proof(&self, target: u64, method: Method) -> String {
+        self.secret.proof(&Call {
+            cluster_id: &self.identity.cluster_id,
+            generation: self.identity.generation,
+            from: &self.identity.node_id.to_string(),
+            to: &target.to_string(),
+            method: method.name(),
+        })
+    }
+
     fn delivers(&self, from: u64, to: u64) -> bool {
         self.faults
             .as_ref()
@@ -174,6 +187,7 @@ pub struct Peer {
     links: Arc<Links>,
     target: u64,
     channel: Result<Channel, String>,
+    stream: Result<AppendStream, String>,
     late: Arc<Mutex<Option<Sent>>>,
 }
 
@@ -202,6 +216,8 @@ impl Sent {
 pub enum Method {
     /// Entries or a heartbeat.
     AppendEntries,
+    /// The same, over the call that carries many.
+    AppendStream,
     /// A request for a vote.
     Vote,
     /// A piece of a snapshot.
@@ -213,6 +229,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Method::AppendEntries => "AppendEntries",
+            Method::AppendStream => "AppendStream",
             Method::Vote => "Vote",
             Method::InstallSnapshot => "InstallSnapshot",
         }
@@ -220,7 +237,7 @@ impl Method {
 
     fn kind(self) -> RPCTypes {
         match self {
-            Method::AppendEntries => RPCTypes::AppendEntries,
+            Method::AppendEntries | Method::AppendStream => RPCTypes::AppendEntries,
             Method::Vote => RPCTypes::Vote,
             Method::InstallSnapshot => RPCTypes::InstallSnapshot,
         }
@@ -237,10 +254,17 @@ impl Peer {
             .channels
             .to(&node.address, links.tls.as_ref(), &links.times)
             .map_err(|error| format!("cannot reach {node}: {error}"));
+        let stream = channel.clone().map(|channel| {
+            let proof = links.proof(target, Method::AppendStream);
+            links
+                .streams
+                .to(target, &node.address, || Opening { channel, proof })
+        });
         Peer {
             links,
             target,
             channel,
+            stream,
             late: Arc::default(),
         }
     }
@@ -341,56 +365,39 @@ impl Peer {
         })
     }
 
-    fn send(
-        &self,
-        method: Method,
-        payload: Vec<u8>,
-    ) -> impl Future<Output = io::Result<v1::RaftReply>> + use<> {
-        let request = self.request(method, payload);
-        let channel = self.channel.clone().map_err(io::Error::other);
-        async move {
-            let mut client = RaftClient::new(channel?);
-            let reply = match method {
-                Method::AppendEntries => client.append_entries(request?).await,
-                Method::Vote => client.vote(request?).await,
-                Method::InstallSnapshot => client.install_snapshot(request?).await,
-            };
-            reply
-                .map(tonic::Response::into_inner)
-                .map_err(io::Error::other)
+    async fn send(&self, method: Method, payload: Vec<u8>) -> io::Result<v1::RaftReply> {
+        let channel = self.channel.clone().map_err(io::Error::other)?;
+        let stream = self.stream.clone().map_err(io::Error::other)?;
+        let message = self.message(payload);
+        if method == Method::AppendEntries && stream.is_understood() {
+            return stream.send(message).await;
         }
+        let mut client = RaftClient::new(channel);
+        let mut request = tonic::Request::new(message);
+        let proof = self.links.proof(self.target, method);
+        let proof = proof.parse().map_err(io::Error::other)?;
+        request.metadata_mut().insert(PROOF_KEY, proof);
+        let reply = match method {
+            Method::AppendEntries | Method::AppendStream => client.append_entries(request).await,
+            Method::Vote => client.vote(request).await,
+            Method::InstallSnapshot => client.install_snapshot(request).await,
+        };
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(io::Error::other)
     }
 
-    fn request(
-        &self,
-        method: Method,
-        payload: Vec<u8>,
-    ) -> io::Result<tonic::Request<v1::RaftRequest>> {
-        let Identity {
-            cluster_id,
-            generation,
-            node_id,
-            ..
-        } = &self.links.identity;
-        let proof = self.links.secret.proof(&Call {
-            cluster_id,
-            generation: *generation,
-            from: &node_id.to_string(),
-            to: &self.target.to_string(),
-            method: method.name(),
-        });
-        let mut request = tonic::Request::new(v1::RaftRequest {
-            cluster_id: cluster_id.clone(),
-            generation: *generation,
-            from: *node_id,
+    fn message(&self, payload: Vec<u8>) -> v1::RaftRequest {
+        let own = &self.links.identity;
+        v1::RaftRequest {
+            cluster_id: own.cluster_id.clone(),
+            generation: own.generation,
+            from: own.node_id,
             to: self.target,
             mark: Some(self.links.store.mark().into()),
             seen: Some(self.links.seen.of(self.target).into()),
             payload,
-        });
-        let proof = proof.parse().map_err(io::Error::other)?;
-        request.metadata_mut().insert(PROOF_KEY, proof);
-        Ok(request)
+        }
     }
 }
 

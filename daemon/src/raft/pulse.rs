@@ -9,15 +9,17 @@ use cluster_core::change::Command;
 use cluster_core::model::NodeId;
 use cluster_core::model::lease::LeaderVote;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use super::answers::Role;
 use super::boottime;
 use super::silence::Turn;
 use super::store::Shared;
 
-/// How often the pulse turns.
+/// How often the pulse of a leader turns.
 pub const TICK: Duration = Duration::from_millis(50);
+/// How often that of another member turns: no time counts there, and a new vote wakes it.
+const IDLE_TICK: Duration = Duration::from_millis(500);
 
 /// The task's own memory.
 pub(super) struct Pulse {
@@ -40,18 +42,17 @@ impl Pulse {
     }
 
     pub async fn run(mut self) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = TICK;
         let mut places = self.shared.raft.server_metrics();
         let mut is_running = true;
         while is_running {
             // A change of place in Raft or a committed entry of ours need not wait for the tick.
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(pace) => {}
                 () = self.shared.wake.notified() => {}
                 changed = places.changed() => is_running = changed.is_ok(),
             }
-            self.turn().await;
+            pace = self.turn().await;
         }
         self.fail_if_stopped();
     }
@@ -71,7 +72,8 @@ impl Pulse {
         }
     }
 
-    async fn turn(&mut self) {
+    /// One turn; when the next is due.
+    async fn turn(&mut self) -> Duration {
         self.fail_if_stopped();
         let now = Instant::now();
         self.allow_elections(now);
@@ -109,6 +111,11 @@ impl Pulse {
                 }
                 || before.quorum_ack_age.is_some() != age.is_some()
         });
+        match leading {
+            Some(_) => TICK,
+            None if self.elect_from.is_some() => TICK,
+            None => IDLE_TICK,
+        }
     }
 
     fn allow_elections(&mut self, now: Instant) {

@@ -27,6 +27,7 @@ use super::pulse::Pulse;
 use super::silence::Silence;
 use super::store::{ClusterStore, Shared};
 use super::store_open::StoreError;
+use super::stream::AppendStreams;
 use super::types::{Identity, PeerNode, Raft};
 
 /// A snapshot after this many entries. Source: the state is small; this keeps start-up short.
@@ -182,6 +183,7 @@ async fn run(options: RaftOptions, inbox: Inbox, parts: Parts) -> Result<Cluster
         failure: failure.clone(),
         faults: options.faults.clone(),
         channels: Arc::clone(&caller.channels),
+        streams: AppendStreams::default(),
     });
     let raft = Raft::new(
         identity.node_id,

@@ -330,7 +330,12 @@ impl Shared {
         };
         match tokio::time::timeout(limit, self.raft.client_write(stamp)).await {
             Err(_elapsed) => Err(ProposeError::TimedOutUnknown),
-            Ok(Ok(response)) => Ok((response.log_id, response.data.outcome)),
+            Ok(Ok(response)) => {
+                // The others learn that it is committed now, not with the next heartbeat: a member
+                // waits for that at every step of a hand-over. An error means that Raft has stopped.
+                let _ = self.raft.trigger().heartbeat().await;
+                Ok((response.log_id, response.data.outcome))
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                 Err(ProposeError::NotLeader {
                     leader: to.leader_id.map(NodeId),

@@ -393,6 +393,10 @@ impl LeaseView for World {
     fn now(&self) -> Moment {
         NOW
     }
+
+    fn first_renewal(&self) -> Option<Duration> {
+        Some(Duration::from_millis(120))
+    }
 }
 
 #[async_trait]

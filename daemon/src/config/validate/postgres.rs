@@ -76,6 +76,13 @@ const HBA_WORDS: [&str; 6] = [
     "hostnogssenc",
 ];
 
+/// Encodings that a database can be stored in. Source: PostgreSQL's documentation, "Character Set
+/// Support"; the same in 13 to 18.
+const ENCODINGS: &str = "EUC_CN EUC_JIS_2004 EUC_JP EUC_KR EUC_TW ISO_8859_5 ISO_8859_6 ISO_8859_7 \
+    ISO_8859_8 KOI8R KOI8U LATIN1 LATIN2 LATIN3 LATIN4 LATIN5 LATIN6 LATIN7 LATIN8 LATIN9 LATIN10 \
+    MULE_INTERNAL SQL_ASCII UTF8 WIN866 WIN874 WIN1250 WIN1251 WIN1252 WIN1253 WIN1254 WIN1255 \
+    WIN1256 WIN1257 WIN1258";
+
 /// libpq's `sslmode`.
 const SSL_MODES: [&str; 6] = [
     "disable",
@@ -154,6 +161,13 @@ impl Check<'_> {
                 "postgres.listen",
                 "holds an empty address (\"*\" is every address)",
             );
+        }
+        if !ENCODINGS
+            .split_whitespace()
+            .any(|known| known == table.encoding)
+        {
+            let text = format!("`{}` is no server encoding ({ENCODINGS})", table.encoding);
+            self.problem("postgres.encoding", text);
         }
         let socket_dir = table
             .socket_dir
