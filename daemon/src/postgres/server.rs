@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::config_files;
 use super::data_dir::DataDirKind;
-use super::options::{ConfigInputs, Gate, StopMode, Upstream};
+use super::options::{ConfigInputs, Gate, MemberAddress, StopMode, Upstream};
 use super::supervisor::{Program, ServerProcess};
 use super::tool::environment;
 use super::{Error, Postgres, lock, processes, sql};
@@ -245,6 +245,21 @@ impl Postgres {
         }
         self.inner.is_opening.store(false, Ordering::Release);
         Ok(())
+    }
+
+    /// Lets these members in by hba and no others; whether that was not so already. Everything else in
+    /// the configuration stays as it is.
+    pub async fn admit_members(&self, members: &[MemberAddress]) -> Result<bool, Error> {
+        if self.inputs().members == members {
+            return Ok(false);
+        }
+        let _turn = self.inner.change.lock().await;
+        let inputs = ConfigInputs {
+            members: members.to_vec(),
+            ..self.inputs()
+        };
+        self.apply_config_in_turn(&inputs).await?;
+        Ok(true)
     }
 
     /// Follows an upstream. The caller has proved that our WAL is on its line (DESIGN section 7).

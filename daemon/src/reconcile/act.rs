@@ -265,15 +265,9 @@ impl Actor {
 
     /// Configuration of a sealed standby: no upstream, the fence, the gate closed.
     fn inputs(&self, state: &ClusterState) -> ConfigInputs {
-        let members = state
-            .members
-            .iter()
-            .filter(|(name, member)| **name != self.me && member.kind == MemberKind::Database)
-            .filter_map(|(name, member)| hba_address(name, &member.addresses.postgres))
-            .collect();
         ConfigInputs {
             parameters: state.settings.parameters.clone(),
-            members,
+            members: member_addresses(&self.me, state),
             ..ConfigInputs::default()
         }
     }
@@ -778,6 +772,16 @@ fn first_sync_names(state: &ClusterState, epoch: Epoch) -> String {
         Some(rule) if rule.k == 0 => String::new(),
         Some(_) | None => FENCE.to_owned(),
     }
+}
+
+/// Who may stream from this member: every other one with a PostgreSQL, from where Raft knows it.
+pub fn member_addresses(me: &MemberName, state: &ClusterState) -> Vec<MemberAddress> {
+    state
+        .members
+        .iter()
+        .filter(|(name, member)| *name != me && member.kind == MemberKind::Database)
+        .filter_map(|(name, member)| hba_address(name, &member.addresses.postgres))
+        .collect()
 }
 
 fn hba_address(name: &MemberName, address: &str) -> Option<MemberAddress> {

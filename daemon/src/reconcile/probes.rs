@@ -16,7 +16,7 @@ use crate::lease::now;
 use crate::postgres::Postgres;
 use crate::raft::AppliedState;
 
-use super::act::wanted_slots;
+use super::act::{member_addresses, wanted_slots};
 
 /// How often a volume and a commit are tried. One small write a second is free.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -127,6 +127,7 @@ impl Chores {
         tokio::spawn(self.clone().probe_volumes());
         tokio::spawn(self.clone().probe_commits());
         tokio::spawn(self.clone().keep_slots());
+        tokio::spawn(self.clone().admit_members());
         tokio::spawn(self.clone().watch_settings());
         tokio::spawn(self.clone().checkpoint_each_epoch());
     }
@@ -204,6 +205,25 @@ impl Chores {
             let wanted = wanted_slots(&self.me, &state, &self.reached());
             if let Err(error) = self.postgres.apply_slots(&wanted).await {
                 tracing::debug!(%error, "slots could not be kept");
+            }
+        }
+    }
+
+    /// A member whose address Raft learns only while this primary runs (one that was silent when it was
+    /// promoted, or has moved to another host) could not stream from it otherwise.
+    async fn admit_members(self) {
+        let mut tick = interval(SLOTS_EVERY);
+        loop {
+            tick.tick().await;
+            if !matches!(*self.seen.borrow(), PostgresStatus::Primary(_)) {
+                continue;
+            }
+            let state = Arc::clone(&self.state.borrow().state);
+            let members = member_addresses(&self.me, &state);
+            match self.postgres.admit_members(&members).await {
+                Ok(true) => tracing::info!("the members that may stream from here have changed"),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "members could not be let in"),
             }
         }
     }
