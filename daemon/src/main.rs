@@ -35,7 +35,8 @@ struct Flags {
     #[arg(long)]
     accept_no_failover: bool,
     /// Take over the PostgreSQL that runs in the data directory, with one restart (also:
-    /// CLUSTERD_TAKE_OVER=yes, which needs no --yes). Start the other members first.
+    /// CLUSTERD_TAKE_OVER=yes, which needs no --yes): first its standbys, on their hosts, and the other
+    /// members; the primary last.
     #[arg(long)]
     take_over: bool,
     /// With --take-over: print what would be imported, what is refused and the way back; change nothing.

@@ -36,7 +36,7 @@ use crate::reconcile::probes::{Chores, Findings};
 use crate::reconcile::reports::Reports;
 use crate::secret::{AdminToken, ClusterSecret};
 use crate::startup::{self, Prepared};
-use crate::takeover::{Hold, TakeOver};
+use crate::takeover::{Hold, Place, TakeOver};
 use crate::telemetry::Telemetry;
 use crate::tls::{Tls, TlsFiles};
 
@@ -68,7 +68,10 @@ pub async fn run(
         Some(_) => Some(beside.spawn(open_postgres(config.clone())).await??),
         None => None,
     };
-    let data_dir = data_dir_word(server.as_ref().map(|server| &server.0), &durable).await?;
+    let data_dir = match &take_over {
+        Some(take_over) => take_over.data_dir(),
+        None => data_dir_word(server.as_ref().map(|server| &server.0), &durable).await?,
+    };
 
     // Listeners: forming goes over them.
     let secret = ClusterSecret::new(config.security.cluster_secret.expose().trim().as_bytes());
@@ -125,6 +128,7 @@ pub async fn run(
     // Loops.
     let facade = server.as_ref().map(|server| server.0.clone());
     let first = first_report(&config, &durable);
+    let record = durable.clone();
     let (mut running, hold) = start_loops(Built {
         config: &config,
         prepared,
@@ -143,15 +147,23 @@ pub async fn run(
     });
     tracing::info!(node = %store.identity().node_id, "serves");
     if let Some((take_over, postgres)) = take_over.zip(facade) {
-        let gap = tokio::select! {
-            gap = take_over.hand_over(&config, &store, &postgres, &hold, first) => gap?,
+        let place = Place {
+            config: &config,
+            store: &store,
+            postgres: &postgres,
+            hold: &hold,
+            durable: &record,
+        };
+        let handed_over = tokio::select! {
+            handed_over = take_over.hand_over(&place, first) => handed_over?,
             () = signals.any() => {
                 take_over.tell_interrupted();
                 return Ok(());
             }
         };
         running.cgroup = late_guard(&config).await?;
-        tokio::spawn(take_over.tell_gap(gap, hold.seen));
+        let seen = hold.seen.clone();
+        tokio::spawn(async move { take_over.tell(handed_over, seen).await });
     }
     hold.release.send_replace(true);
 
@@ -274,7 +286,9 @@ async fn data_dir_word(
     }
     Ok(match postgres.data_dir_kind().await? {
         DataDirKind::Empty => DataDir::Empty,
-        DataDirKind::Adoptable { .. } => DataDir::Adoptable,
+        DataDirKind::Adoptable {
+            system_identifier, ..
+        } => DataDir::Adoptable { system_identifier },
         DataDirKind::Unusable { why, .. } => {
             tracing::error!(why, "the data directory cannot be used");
             DataDir::Foreign

@@ -721,8 +721,18 @@ async fn different_lists_and_foreign_data_do_not_form_a_group() {
     group.launch(1).await;
     says("the data directory of c is ours").await;
     group.stop(2).await;
-    group.data_dirs.insert("c".to_owned(), DataDir::Adoptable);
-    group.data_dirs.insert("b".to_owned(), DataDir::Adoptable);
+    group.data_dirs.insert(
+        "c".to_owned(),
+        DataDir::Adoptable {
+            system_identifier: 7,
+        },
+    );
+    group.data_dirs.insert(
+        "b".to_owned(),
+        DataDir::Adoptable {
+            system_identifier: 7,
+        },
+    );
     group.stop(1).await;
     group.launch(1).await;
     group.launch(2).await;

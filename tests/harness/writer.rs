@@ -252,6 +252,20 @@ impl History {
         largest
     }
 
+    /// Every time of at least `least` without any acknowledgement, between two of them in the span.
+    pub fn gaps(&self, from: Duration, to: Duration, least: Duration) -> Vec<Duration> {
+        let at: Vec<Duration> = self
+            .rows
+            .iter()
+            .map(|row| row.acknowledged)
+            .filter(|at| *at > from && *at < to)
+            .collect();
+        at.windows(2)
+            .map(|pair| pair[1].saturating_sub(pair[0]))
+            .filter(|gap| *gap >= least)
+            .collect()
+    }
+
     /// Longest time during which two reigns both acknowledged: last of the older one after the first
     /// of the newer one. With it the rows of the older that came too late.
     pub fn overlap(&self) -> (Duration, Vec<Row>) {

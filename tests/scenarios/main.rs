@@ -6,7 +6,7 @@
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
-//! `takeover` is a PostgreSQL that ran before us.
+//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys.
 
 mod bad_input;
 mod bootstrap;
@@ -22,3 +22,4 @@ mod proxy;
 mod requests;
 mod systemd;
 mod takeover;
+mod takeover_standbys;

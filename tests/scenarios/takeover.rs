@@ -14,22 +14,21 @@ use cluster_tests::{Cluster, Member, PATIENCE, Wanted, orphans, programs, wait_u
 use nix::sys::signal::Signal;
 
 /// A clone on a busy machine, beside everything else.
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// A line of the old server's hba that only it knows.
 const OWN_RULE: &str = "host all app_reader 192.0.2.0/24 scram-sha-256";
 
 /// A server in the data directory of a member, started by hand.
-struct Old {
-    log: PathBuf,
-    pid: i32,
+pub(crate) struct Old {
+    pub(crate) log: PathBuf,
+    pub(crate) pid: i32,
 }
 
 impl Old {
     /// Makes it with `initdb` arguments and lines of configuration, and starts it.
-    fn start(member: &Member, initdb: &[&str], configuration: &str) -> Result<Old> {
+    pub(crate) fn start(member: &Member, initdb: &[&str], configuration: &str) -> Result<Old> {
         let data = member.data_dir();
-        let log = member.volume().join("old.log");
         let mut make = tool(member, "initdb");
         make.arg("-D")
             .arg(&data)
@@ -52,28 +51,40 @@ impl Old {
         )?;
         append(
             "pg_hba.conf",
-            &format!("host all all all trust\n{OWN_RULE}\n"),
+            &format!("host all,replication all all trust\n{OWN_RULE}\n"),
         )?;
+        Old::start_again(member)
+    }
+
+    /// Starts what lies in the data directory, by hand.
+    pub(crate) fn start_again(member: &Member) -> Result<Old> {
+        let (data, log) = (member.data_dir(), member.volume().join("old.log"));
         let mut start = tool(member, "pg_ctl");
         start.arg("-D").arg(&data).arg("-l").arg(&log);
         start.args(["-w", "-o", "-c track_counts=off", "start"]);
         Host::run(start)?;
+        Old::found(member)
+    }
+
+    /// The one that runs.
+    pub(crate) fn found(member: &Member) -> Result<Old> {
+        let log = member.volume().join("old.log");
         let pid = member.postmaster_pid()?;
         Ok(Old { log, pid })
     }
 
-    fn starts(&self) -> Result<usize> {
+    pub(crate) fn starts(&self) -> Result<usize> {
         let text = fs::read_to_string(&self.log)?;
         Ok(text.matches("starting PostgreSQL").count())
     }
 }
 
-fn tool(member: &Member, name: &str) -> std::process::Command {
+pub(crate) fn tool(member: &Member, name: &str) -> std::process::Command {
     member.host.command_as_postgres(&member.bin.join(name))
 }
 
 /// What people had on it: a table, a role, a slot.
-fn fill(cluster: &Cluster) -> Result<()> {
+pub(crate) fn fill(cluster: &Cluster) -> Result<()> {
     for sql in [
         "CREATE TABLE kept AS SELECT g AS number FROM generate_series(1, 1000) g",
         "CREATE ROLE app_reader LOGIN PASSWORD 'of-the-app'",
@@ -88,7 +99,7 @@ fn fill(cluster: &Cluster) -> Result<()> {
 
 /// All names, and the contents of the files on top, where configuration, signals and states are. (A
 /// running server writes to its tables by itself: hint bits, statistics.)
-fn print_of(folder: &Path) -> Result<String> {
+pub(crate) fn print_of(folder: &Path) -> Result<String> {
     let mut find = std::process::Command::new("sh");
     find.args([
         "-c",
@@ -100,7 +111,7 @@ fn print_of(folder: &Path) -> Result<String> {
 }
 
 /// The old server runs on as it did, and nothing of its directory changed.
-fn is_untouched(member: &Member, old: &Old, before: &str) -> Result<()> {
+pub(crate) fn is_untouched(member: &Member, old: &Old, before: &str) -> Result<()> {
     ensure!(
         member.postmaster_pid()? == old.pid,
         "the server was restarted"
@@ -129,6 +140,9 @@ fn a_strangers_server_is_never_touched_by_an_ordinary_start_or_a_dry_run() -> Re
         "of_somebody (physical, idle)",
         "app_reader",
         "listen_addresses (was '*')",
+        "The gap, estimated",
+        "s without writes; measured and shown when it is done",
+        "two CHECKPOINTs right before the stop",
         "EMPTIED, as at every later start of a primary: postgres.public.scratch",
         "The way back",
         "standby.signal",
@@ -195,7 +209,7 @@ fn take_over(cluster: &mut Cluster) -> Result<Old> {
 }
 
 /// The gap that the daemon measured, from its log.
-fn told_gap(member: &Member) -> Result<Duration> {
+pub(crate) fn told_gap(member: &Member) -> Result<Duration> {
     let text = fs::read_to_string(member.log())?;
     let line = text
         .lines()
@@ -275,14 +289,14 @@ fn a_running_server_is_taken_over_with_one_measured_restart() -> Result<()> {
 }
 
 /// A gate that is open on disk may be a moment away from being open in the server.
-fn wait_for_everything(cluster: &Cluster, member: usize) -> Result<()> {
+pub(crate) fn wait_for_everything(cluster: &Cluster, member: usize) -> Result<()> {
     wait_until("all of the old server is there", PATIENCE, || {
         has_everything(cluster, member).map_err(|error| format!("{error:#}"))
     })
 }
 
 /// Rows, parameters, role and access rule of the old server.
-fn has_everything(cluster: &Cluster, member: usize) -> Result<()> {
+pub(crate) fn has_everything(cluster: &Cluster, member: usize) -> Result<()> {
     let rule = "SELECT count(*)::text FROM pg_hba_file_rules WHERE user_name = '{app_reader}'";
     for (sql, wanted) in [
         ("SELECT count(*)::text FROM kept", "1000"),

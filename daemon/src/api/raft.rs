@@ -171,6 +171,7 @@ impl Raft for RaftService {
             node_id: identity.map_or(0, |known| known.node_id),
             store_is_empty: told.store_is_empty,
             data_dir: told.data_dir,
+            system_identifier: told.system_identifier,
             list_hash: told.list_hash,
             boot_id: told.boot_id,
             nonce: told.nonce,

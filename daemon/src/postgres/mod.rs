@@ -12,7 +12,7 @@
 //! | `status` | look: SQL when up, control file when down |
 //! | `initdb`, `roles` | make a first database and its roles |
 //! | `basebackup`, `swap`, `rewind` | become a copy of, or rejoin, another member |
-//! | `old_server`, `old_facts`, `import` | a server that somebody else runs here, and what is taken over of it |
+//! | `old_server`, `old_facts`, `old_standby`, `old_pace`, `import` | a server that somebody else runs here, and what is taken over of it |
 //! | `slots`, `probe`, `parameters`, `end_of_wal` | what their names say |
 //! | `data_dir`, `config_files`, `hba`, `conninfo`, `control_data` | files and their words |
 //! | `sql`, `tool`, `supervisor`, `version` | the ways in, and what differs between majors |
@@ -29,7 +29,9 @@ mod hba;
 mod import;
 mod initdb;
 mod old_facts;
+mod old_pace;
 mod old_server;
+mod old_standby;
 mod options;
 mod parameters;
 mod probe;
@@ -58,7 +60,9 @@ pub use data_dir::{DataDirKind, Marker};
 pub use guard::{GuardSupervisor, server_process};
 pub use import::Imported;
 pub use old_facts::{OldFacts, OldParameter, OldRole, OldSlot};
+pub use old_pace::OldPace;
 pub use old_server::OldServer;
+pub use old_standby::OldStandby;
 pub use options::{
     AppDatabase, ConfigInputs, FENCE, Gate, Limits, MemberAddress, PostgresOptions, Progress,
     ReplicationTls, Role, Secret, StopMode, Upstream, slot_name,

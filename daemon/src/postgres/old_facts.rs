@@ -6,12 +6,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::old_pace::{self, OldPace};
 use super::old_server::OldServer;
+use super::old_standby::{self, OldStandby};
 use super::sql::Session;
+use super::version::Major;
 use super::{Error, durable_file};
 
 /// One statement; sizes of many databases may take a while.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A parameter somebody has set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +94,10 @@ pub struct OldFacts {
     pub prepared: u32,
     /// Who streams from it: application name and address.
     pub standbys: Vec<String>,
+    /// Where it is, if it is a standby.
+    pub standby: Option<OldStandby>,
+    /// How busy it is, if it is a primary.
+    pub pace: OldPace,
     /// Unlogged tables, as `database.schema.table`: a start in recovery empties them.
     pub unlogged: Vec<String>,
 }
@@ -171,7 +178,10 @@ impl OldServer {
             ..OldFacts::default()
         };
         facts.lists(&session).await?;
-        if !facts.is_in_recovery {
+        if facts.is_in_recovery {
+            facts.standby = Some(old_standby::read(&session, self.data_dir()).await?);
+        } else {
+            facts.pace = old_pace::read(&session, Major(facts.major())).await?;
             for row in session.query(LIMIT, DATABASES, &[]).await? {
                 let one = self.connect_to(superuser, row.get(0)).await?;
                 let found = one.query(LIMIT, UNLOGGED, &[]).await?;

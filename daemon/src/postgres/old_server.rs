@@ -83,9 +83,18 @@ impl OldServer {
         }))
     }
 
+    /// Whether `other` is the same process, looked at another time.
+    pub fn is_same_process(&self, other: &OldServer) -> bool {
+        (self.pid, self.start_time) == (other.pid, other.start_time)
+    }
+
     /// Whether the very process still exists.
     pub fn is_alive(&self) -> bool {
         start_time(self.pid) == Some(self.start_time)
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
     }
 
     /// A session as superuser over its own socket, without any limit of the server's.

@@ -26,6 +26,11 @@ impl Major {
         self.0 >= 17
     }
 
+    /// Checkpoints have statistics of their own, `pg_stat_checkpointer`.
+    pub fn has_checkpointer_statistics(self) -> bool {
+        self.0 >= 17
+    }
+
     /// `pg_use_reserved_connections` and `reserved_connections` exist.
     pub fn has_reserved_connections(self) -> bool {
         self.0 >= 16

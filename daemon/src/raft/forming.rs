@@ -15,7 +15,7 @@ use cluster_proto::v1::raft_client::RaftClient;
 use futures_util::future::join_all;
 use tonic::transport::ClientTlsConfig;
 
-use super::group::{DataDir, Door, Doorway, GroupStatus, ListedMember};
+use super::group::{ADOPTABLE, DataDir, Door, Doorway, GroupStatus, ListedMember, STANDBY};
 use super::handshake::{Call, PROOF_KEY};
 use super::network::Channels;
 use super::types::{Founder, Identity, PeerNode};
@@ -231,11 +231,14 @@ fn judge(doorway: &Doorway, answers: &[Option<Result<v1::ProbeReply, String>>]) 
     if !knowing.is_empty() {
         return Finding::ClusterExists(knowing);
     }
-    let mut adoptable = Vec::new();
+    let (mut adoptable, mut standbys) = (Vec::new(), Vec::new());
     for (member, answer) in members.iter().zip(answers) {
         let name = &member.name;
-        let data_dir = match answer {
-            None => doorway.data_dir.word(),
+        let (data_dir, system) = match answer {
+            None => (
+                doorway.data_dir.word(),
+                doorway.data_dir.system_identifier().unwrap_or(0),
+            ),
             Some(Err(why)) => return Finding::Waiting(format!("waiting for {name}: {why}")),
             Some(Ok(told)) if told.list_hash != doorway.list.hash() => {
                 return Finding::Waiting(format!(
@@ -245,10 +248,12 @@ fn judge(doorway: &Doorway, answers: &[Option<Result<v1::ProbeReply, String>>]) 
             Some(Ok(told)) if !told.store_is_empty => {
                 return Finding::Waiting(format!("the Raft store of {name} is not empty"));
             }
-            Some(Ok(told)) => told.data_dir.as_str(),
+            Some(Ok(told)) => (told.data_dir.as_str(), told.system_identifier),
         };
-        if data_dir == DataDir::Adoptable.word() {
-            adoptable.push(name.to_string());
+        if data_dir == ADOPTABLE {
+            adoptable.push((name.to_string(), system));
+        } else if data_dir == STANDBY {
+            standbys.push((name.to_string(), system));
         } else if data_dir != DataDir::Empty.word() && data_dir != DataDir::None.word() {
             return Finding::Waiting(format!(
                 "the data directory of {name} is {data_dir}: it holds data that no voter of a \
@@ -256,14 +261,44 @@ fn judge(doorway: &Doorway, answers: &[Option<Result<v1::ProbeReply, String>>]) 
             ));
         }
     }
+    databases(&adoptable, &standbys).map_or(Finding::Complete, Finding::Waiting)
+}
+
+/// What is wrong with the databases that members bring, each with its name and system identifier:
+/// one may bring the cluster's first data, and others may bring standbys of exactly that.
+fn databases(adoptable: &[(String, u64)], standbys: &[(String, u64)]) -> Option<String> {
+    let names = |them: &[(String, u64)]| -> String {
+        let names: Vec<&str> = them.iter().map(|(name, _)| name.as_str()).collect();
+        names.join(" and ")
+    };
     if adoptable.len() > 1 {
-        let names = adoptable.join(" and ");
-        return Finding::Waiting(format!(
-            "{names} each bring a database; one may (empty the data directories of the others: they \
-             are cloned, even if they are its standbys)"
+        return Some(format!(
+            "{} each bring a database; one may (take its standbys over with clusterd --take-over, or \
+             empty the data directories of the others: they are cloned)",
+            names(adoptable)
         ));
     }
-    Finding::Complete
+    let Some((primary, system)) = adoptable.first() else {
+        return (!standbys.is_empty()).then(|| {
+            format!(
+                "{}: a standby is taken over together with its primary, which no member brings \
+                 (start clusterd --take-over on the primary's host)",
+                names(standbys)
+            )
+        });
+    };
+    let strangers: Vec<String> = standbys
+        .iter()
+        .filter(|(_, of)| of != system)
+        .map(|(name, of)| format!("{name} (system identifier {of})"))
+        .collect();
+    (!strangers.is_empty()).then(|| {
+        format!(
+            "{} is no standby of the database that {primary} brings (system identifier {system}): \
+             end clusterd there, and let that member begin with an empty data directory",
+            strangers.join(" and ")
+        )
+    })
 }
 
 /// The first step of forming, and the only one that cannot be taken back.
@@ -311,5 +346,38 @@ async fn give_identities(doorway: &Doorway, caller: &Caller, own: &Identity) {
             )));
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::databases;
+
+    fn brought(names: &[(&str, u64)]) -> Vec<(String, u64)> {
+        let owned = names.iter().map(|(name, of)| ((*name).to_owned(), *of));
+        owned.collect()
+    }
+
+    #[test]
+    fn one_database_and_its_own_standbys_may_be_brought_and_nothing_else() {
+        let ask = |primaries: &[(&str, u64)], standbys: &[(&str, u64)]| {
+            databases(&brought(primaries), &brought(standbys))
+        };
+        assert_eq!(ask(&[], &[]), None);
+        assert_eq!(ask(&[("a", 7)], &[]), None);
+        assert_eq!(ask(&[("a", 7)], &[("b", 7), ("c", 7)]), None);
+        let told = |primaries, standbys| ask(primaries, standbys).unwrap_or_default();
+        assert!(told(&[("a", 7), ("b", 7)], &[]).contains("a and b each bring"));
+        assert!(told(&[], &[("b", 7)]).contains("which no member brings"));
+        let why = told(&[("a", 7)], &[("b", 7), ("c", 8)]);
+        assert!(
+            why.starts_with("c (system identifier 8) is no standby"),
+            "{why}"
+        );
+        let why = told(&[("a", 7)], &[("b", 0)]);
+        assert!(
+            why.contains("is no standby"),
+            "an older version says none: {why}"
+        );
     }
 }

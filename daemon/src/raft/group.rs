@@ -38,13 +38,26 @@ pub enum DataDir {
     None,
     /// Nothing is there.
     Empty,
-    /// A PostgreSQL that was told to be taken over.
-    Adoptable,
+    /// A database that becomes the cluster's first data.
+    Adoptable {
+        /// Which database system.
+        system_identifier: u64,
+    },
+    /// A standby that is taken over, after the member that brings its primary.
+    Standby {
+        /// Of which database system.
+        system_identifier: u64,
+    },
     /// It carries the id of a cluster of ours.
     Ours,
     /// Something else is there.
     Foreign,
 }
+
+/// [`DataDir::Adoptable`] on the wire.
+pub(super) const ADOPTABLE: &str = "adoptable";
+/// [`DataDir::Standby`] on the wire.
+pub(super) const STANDBY: &str = "standby";
 
 impl DataDir {
     /// The word on the wire.
@@ -52,9 +65,20 @@ impl DataDir {
         match self {
             DataDir::None => "none",
             DataDir::Empty => "empty",
-            DataDir::Adoptable => "adoptable",
+            DataDir::Adoptable { .. } => ADOPTABLE,
+            DataDir::Standby { .. } => STANDBY,
             DataDir::Ours => "ours",
             DataDir::Foreign => "foreign",
+        }
+    }
+
+    /// The database system it holds, where that matters to the others.
+    pub fn system_identifier(self) -> Option<u64> {
+        match self {
+            DataDir::Adoptable { system_identifier } | DataDir::Standby { system_identifier } => {
+                Some(system_identifier)
+            }
+            DataDir::None | DataDir::Empty | DataDir::Ours | DataDir::Foreign => None,
         }
     }
 }
@@ -211,6 +235,8 @@ pub struct Told {
     pub store_is_empty: bool,
     /// [`DataDir::word`].
     pub data_dir: String,
+    /// [`DataDir::system_identifier`]; 0 = none.
+    pub system_identifier: u64,
     /// Hash of the list in its config file.
     pub list_hash: String,
     /// Boot of its host.
@@ -311,6 +337,7 @@ impl Door {
             store_is_empty: identity.is_none() && self.shared.store.is_pristine(),
             identity,
             data_dir: self.shared.data_dir.word().to_owned(),
+            system_identifier: self.shared.data_dir.system_identifier().unwrap_or(0),
             list_hash: self.shared.list.hash().to_owned(),
             boot_id: self.shared.boot_id.clone(),
             nonce: self.shared.nonce,

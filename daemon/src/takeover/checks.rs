@@ -7,6 +7,7 @@ use crate::config::{Config, PostgresConfig};
 use crate::postgres::{Imported, MANAGED, OldFacts, OldParameter};
 
 use super::distribution::Starter;
+use super::standby;
 
 /// Why a take-over is refused, and what would cure it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,18 +57,25 @@ pub fn assess(situation: &Situation<'_>) -> Findings {
     found.imported.hba = importable_hba(situation, &mut found.refused);
     found.imported.ident = situation.facts.ident.clone();
     server_itself(situation, &mut found.refused);
-    durability(situation, &mut found.refused);
+    match &situation.facts.standby {
+        Some(standby) => {
+            standby::assess(situation, standby, &mut found);
+        }
+        None => {
+            durability(situation, &mut found.refused);
+            warn(situation, &mut found.warnings);
+        }
+    }
     for starter in situation.starters {
         found.refused.push(Refusal {
             what: starter.what.clone(),
             cure: starter.cure.clone(),
         });
     }
-    warn(situation, &mut found.warnings);
     found
 }
 
-fn refuse(refused: &mut Vec<Refusal>, what: impl Into<String>, cure: impl Into<String>) {
+pub(super) fn refuse(refused: &mut Vec<Refusal>, what: impl Into<String>, cure: impl Into<String>) {
     refused.push(Refusal {
         what: what.into(),
         cure: cure.into(),
@@ -135,14 +143,6 @@ fn server_itself(situation: &Situation<'_>, refused: &mut Vec<Refusal>) {
             refused,
             format!("version {} is older than 13", facts.version),
             "upgrade it with pg_upgrade first",
-        );
-    }
-    if facts.is_in_recovery {
-        refuse(
-            refused,
-            "it is a standby: its primary is somewhere else",
-            "take its primary over, and let this member begin with an empty data directory; or \
-             promote it first if its primary is gone for good",
         );
     }
     if !facts.is_superuser {
@@ -236,8 +236,15 @@ fn warn(situation: &Situation<'_>, warnings: &mut Vec<String>) {
     }
     for standby in &facts.standbys {
         warnings.push(format!(
-            "`{standby}` streams from it: its own standbys are not taken over. A member begins \
-             with an empty directory and is cloned after the restart"
+            "`{standby}` streams from it: on a member's host it is taken over, too, with its data \
+             (clusterd --take-over there first); elsewhere it is on its own"
+        ));
+    }
+    for slot in facts.slots.iter().filter(|slot| !slot.is_logical) {
+        warnings.push(format!(
+            "slot `{}` stays and keeps WAL: the members have their own, so drop it when nobody \
+             streams through it any more",
+            slot.name
         ));
     }
     for slot in facts.slots.iter().filter(|slot| slot.is_logical) {
@@ -277,8 +284,8 @@ fn warn(situation: &Situation<'_>, warnings: &mut Vec<String>) {
         .filter(|member| member.kind == cluster_core::model::MemberKind::Database);
     if databases.count() > 1 {
         warnings.push(
-            "the other members are cloned after the restart: until the first clone is ready there \
-             is no standby"
+            "the other members follow after the restart: until the first clone or standby of today \
+             is ready there is no standby"
                 .to_owned(),
         );
     }

@@ -1,7 +1,8 @@
 //! What is imported and what is refused, from facts.
 
 use super::*;
-use crate::postgres::{OldRole, OldSlot};
+use crate::postgres::{OldRole, OldSlot, OldStandby};
+use cluster_core::model::{Lsn, TimelineId};
 
 /// A config file that loads without anything being installed but a user.
 fn config(parameters: &str) -> Config {
@@ -129,7 +130,6 @@ fn parameters_are_imported_replaced_or_overruled() {
 fn every_refusal_comes_with_its_cure_and_all_at_once() {
     let facts = OldFacts {
         version_number: 140_001,
-        is_in_recovery: true,
         has_checksums: false,
         wal_level: "minimal".to_owned(),
         recovery_targets: vec!["recovery_target_lsn = '0/1'".to_owned()],
@@ -147,7 +147,6 @@ fn every_refusal_comes_with_its_cure_and_all_at_once() {
     let found = judge(&config(""), &facts, &[starter]);
     for word in [
         "of major 15",
-        "standby",
         "superuser",
         "minimal",
         "wal_log_hints",
@@ -161,4 +160,71 @@ fn every_refusal_comes_with_its_cure_and_all_at_once() {
         assert!(!told.cure.is_empty(), "{word} without a cure");
     }
     assert!(found.imported.hba.is_empty());
+}
+
+/// A standby of it that can be taken over.
+fn good_standby() -> OldStandby {
+    OldStandby {
+        timeline: TimelineId(1),
+        replayed: Lsn(100),
+        is_streaming: true,
+        upstream: Some("10.0.0.1:5432".to_owned()),
+        has_signal: true,
+    }
+}
+
+#[test]
+fn what_a_standby_has_of_its_own_manager_is_replaced_not_refused() {
+    let facts = OldFacts {
+        is_in_recovery: true,
+        has_checksums: false,
+        parameters: vec![
+            set("primary_conninfo", "host=a password=secret"),
+            set("primary_slot_name", "s"),
+            set("restore_command", "fetch"),
+            set("recovery_min_apply_delay", "60000"),
+            set("work_mem", "7168"),
+        ],
+        recovery_targets: vec!["recovery_target_timeline = 'current'".to_owned()],
+        standby: Some(good_standby()),
+        ..good()
+    };
+    let found = judge(&config(""), &facts, &[]);
+    assert_eq!(found.refused, []);
+    let replaced: Vec<_> = found.replaced.iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        replaced,
+        [
+            "primary_conninfo",
+            "primary_slot_name",
+            "restore_command",
+            "recovery_target_timeline"
+        ]
+    );
+    assert!(found.imported.parameters.contains_key("work_mem"));
+    let is_told = found.warnings.iter().any(|it| it.contains("apply_delay"));
+    assert!(is_told, "{:?}", found.warnings);
+}
+
+#[test]
+fn a_standby_that_cannot_be_proven_or_is_started_by_others_is_refused() {
+    let facts = OldFacts {
+        is_in_recovery: true,
+        standby: Some(OldStandby {
+            is_streaming: false,
+            has_signal: false,
+            ..good_standby()
+        }),
+        ..good()
+    };
+    let starter = Starter {
+        what: "start.conf says `auto`".to_owned(),
+        cure: "echo manual".to_owned(),
+    };
+    let found = judge(&config(""), &facts, &[starter]);
+    for word in ["does not stream", "standby.signal", "auto"] {
+        let told = found.refused.iter().any(|it| it.what.contains(word));
+        assert!(told, "{word}: {:?}", found.refused);
+    }
+    assert_eq!(found.refused.len(), 3);
 }

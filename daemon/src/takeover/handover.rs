@@ -17,20 +17,21 @@ use tokio::time::{Instant, timeout};
 use crate::config::Config;
 use crate::exchange::MergedView;
 use crate::postgres::Postgres;
-use crate::raft::ClusterStore;
+use crate::raft::{ClusterStore, DataDir};
+use crate::reconcile::durable::DurableRecord;
 use crate::telemetry;
 
 use super::way_back::KEPT;
-use super::{Looked, look};
+use super::{Looked, look, standby};
 
 /// The checkpoint before the stop; a large server on slow disks takes its time, and clients go on.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
 /// The stop: it has little to write after a checkpoint, but waits for streaming standbys.
-const STOP_LIMIT: Duration = Duration::from_secs(600);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(600);
 /// After the checkpoint, the leader must be heard again within this.
 const HEARD_LIMIT: Duration = Duration::from_secs(10);
 /// A server that serves nobody after this long is told to the operator.
-const OPEN_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(120);
 
 /// What the runtime holds back, and what it lends meanwhile.
 pub struct Hold {
@@ -49,6 +50,29 @@ pub struct TakeOver {
     looked: Looked,
 }
 
+/// The member whose server is handed over.
+pub struct Place<'a> {
+    /// Its config.
+    pub config: &'a Config,
+    /// The truth.
+    pub store: &'a ClusterStore,
+    /// Its PostgreSQL, before the guard.
+    pub postgres: &'a Postgres,
+    /// What is held back.
+    pub hold: &'a Hold,
+    /// Its record.
+    pub durable: &'a DurableRecord,
+}
+
+/// What was stopped, and may be started under the guard now.
+#[derive(Clone, Copy, Debug)]
+pub enum HandedOver {
+    /// The old primary.
+    Primary(Gap),
+    /// An old standby.
+    Standby,
+}
+
 /// The gap so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Gap {
@@ -62,24 +86,43 @@ impl TakeOver {
         TakeOver { looked }
     }
 
-    /// Waits for the group, then stops the old server. `first` is this member's report so far.
+    /// What this member says of its data directory while the group forms.
+    pub fn data_dir(&self) -> DataDir {
+        let system_identifier = self.looked.facts.system_identifier;
+        match self.looked.is_standby() {
+            true => DataDir::Standby { system_identifier },
+            false => DataDir::Adoptable { system_identifier },
+        }
+    }
+
+    /// Waits for the group, then stops the old server; of a standby, when its primary is taken over.
+    /// `first` is this member's report so far.
     ///
     /// # Errors
     /// Why it was not done; the old directory is as it was.
     pub async fn hand_over(
         &self,
-        config: &Config,
-        store: &ClusterStore,
-        postgres: &Postgres,
-        hold: &Hold,
+        place: &Place<'_>,
         first: MemberReport,
-    ) -> anyhow::Result<Gap> {
+    ) -> anyhow::Result<HandedOver> {
         let first = MemberReport {
-            node: NodeId(store.identity().node_id),
+            node: NodeId(place.store.identity().node_id),
             ..first
         };
+        if self.looked.is_standby() {
+            standby::hand_over(&self.looked, place, first).await?;
+            return Ok(HandedOver::Standby);
+        }
+        let Place {
+            config,
+            store,
+            postgres,
+            hold,
+            ..
+        } = *place;
         self.wait_until_chosen(config, store, hold, first).await?;
-        self.stop_old(config, postgres, hold).await
+        let gap = self.stop_old(config, postgres, hold).await?;
+        Ok(HandedOver::Primary(gap))
     }
 
     /// Waits until the replicated truth says that this member brings the first data: the group has
@@ -130,6 +173,10 @@ impl TakeOver {
         // Forming may have taken days, and somebody may have changed something.
         let now = look(config).await?;
         now.refuse()?;
+        anyhow::ensure!(
+            !now.is_standby(),
+            "it is a standby now; nothing was changed"
+        );
         let superuser = &postgres.options().superuser;
         let old = &now.old;
         let checkpoint = old.checkpoint(superuser, CHECKPOINT_LIMIT).await?;
@@ -171,8 +218,16 @@ impl TakeOver {
         })
     }
 
+    /// Waits until the member does what it was taken over for, and tells so.
+    pub async fn tell(self, handed_over: HandedOver, seen: watch::Receiver<PostgresStatus>) {
+        match handed_over {
+            HandedOver::Primary(gap) => self.tell_gap(gap, seen).await,
+            HandedOver::Standby => standby::tell_streaming(&self.looked, seen).await,
+        }
+    }
+
     /// Waits until clients are let in, and tells how long they were kept out.
-    pub async fn tell_gap(self, gap: Gap, mut seen: watch::Receiver<PostgresStatus>) {
+    async fn tell_gap(self, gap: Gap, mut seen: watch::Receiver<PostgresStatus>) {
         let is_open = |status: &PostgresStatus| matches!(status, PostgresStatus::Primary(primary) if primary.is_open);
         let way_back = self.looked.way_back.join("\n  ");
         match timeout(OPEN_LIMIT, seen.wait_for(is_open)).await {
@@ -208,7 +263,7 @@ impl TakeOver {
 }
 
 /// What the way back and the first start need, outside the data directory.
-fn keep(config: &Config, postgres: &Postgres, looked: &Looked) -> anyhow::Result<()> {
+pub(super) fn keep(config: &Config, postgres: &Postgres, looked: &Looked) -> anyhow::Result<()> {
     let kept = config.state_dir.join(KEPT);
     std::fs::create_dir_all(&kept).with_context(|| format!("create {}", kept.display()))?;
     let copy = |name: &str| {

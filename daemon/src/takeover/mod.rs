@@ -10,13 +10,17 @@
 //! |---|---|
 //! | `checks` | what is imported, replaced, refused; pure |
 //! | `distribution` | what would start the old server again |
+//! | `estimate` | how long the restart will take, and what that is made of |
 //! | `report`, `way_back` | the words |
-//! | `handover` | waiting for the group, the stop, the measured gap |
+//! | `handover` | of a primary: waiting for the group, the stop, the measured gap |
+//! | `standby` | of a standby: what is special, waiting for its primary, the stop |
 
 mod checks;
 mod distribution;
+mod estimate;
 mod handover;
 mod report;
+mod standby;
 mod way_back;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -30,7 +34,7 @@ use crate::reconcile::durable::DurableRecord;
 use crate::telemetry;
 
 use checks::{Findings, Refusal, Situation};
-pub use handover::{Hold, TakeOver};
+pub use handover::{Hold, Place, TakeOver};
 
 /// How this daemon begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,14 +80,19 @@ pub fn mode(config: &Config) -> anyhow::Result<Mode> {
     if is_ours(&config.state_dir)? {
         return Ok(Mode::Ordinary);
     }
-    match stranger(config)? {
-        Some(_) => Ok(Mode::TakeOver),
-        None => bail!(
+    find(config).map(|_| Mode::TakeOver)
+}
+
+/// The server that runs in the data directory.
+fn find(config: &Config) -> anyhow::Result<OldServer> {
+    let place = data_dir(config)?;
+    OldServer::find(place)?.with_context(|| {
+        format!(
             "no PostgreSQL runs in {}: start it, so that its parameters, users and slots can be \
-             read (an empty data directory needs no --take-over)",
-            data_dir(config)?.display()
-        ),
-    }
+             read, and a standby streams (an empty data directory needs no --take-over)",
+            place.display()
+        )
+    })
 }
 
 /// Looks, and prints what a take-over would do; whether it would be done. Changes nothing.
@@ -96,9 +105,12 @@ pub async fn dry_run(config: &Config) -> anyhow::Result<bool> {
     let is_possible = looked.findings.refused.is_empty();
     println!(
         "\n{}",
-        if is_possible {
-            "It can be taken over: start clusterd on every other member first, then run the same \
-             command here without --dry-run."
+        if is_possible && looked.is_standby() {
+            "It can be taken over, before its primary is: run the same command here without \
+             --dry-run, and on the primary's host last of all."
+        } else if is_possible {
+            "It can be taken over: start clusterd on every other member first (with --take-over \
+             where a standby of it is), then run the same command here without --dry-run."
         } else {
             "It is not taken over as it is. Nothing was changed."
         }
@@ -116,17 +128,21 @@ pub async fn prepare(config: &Config, is_confirmed: bool) -> anyhow::Result<Take
     let _ = std::io::stdout().flush();
     looked.refuse()?;
     if !is_confirmed {
-        ask()?;
+        ask(if looked.is_standby() {
+            "Take this standby over, once its primary is?"
+        } else {
+            "Take it over, with one restart?"
+        })?;
     }
     Ok(TakeOver::new(looked))
 }
 
-fn ask() -> anyhow::Result<()> {
+fn ask(question: &str) -> anyhow::Result<()> {
     let (stdin, mut stderr) = (std::io::stdin(), std::io::stderr());
     if !stdin.is_terminal() {
         bail!("there is no terminal to ask on: repeat it with --yes");
     }
-    write!(stderr, "\nTake it over, with one restart? [y/N] ").context("ask")?;
+    write!(stderr, "\n{question} [y/N] ").context("ask")?;
     let mut answer = String::new();
     stdin.lock().read_line(&mut answer).context("ask")?;
     if !["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()) {
@@ -136,6 +152,10 @@ fn ask() -> anyhow::Result<()> {
 }
 
 impl Looked {
+    fn is_standby(&self) -> bool {
+        self.facts.standby.is_some()
+    }
+
     fn report(&self, config: &Config) -> String {
         report::report(
             config,
@@ -147,10 +167,11 @@ impl Looked {
     }
 
     fn refuse(&self) -> anyhow::Result<()> {
-        let refused: Vec<String> = self
-            .findings
-            .refused
-            .iter()
+        Looked::refuse_any(self.findings.refused.iter())
+    }
+
+    fn refuse_any<'a>(refused: impl Iterator<Item = &'a Refusal>) -> anyhow::Result<()> {
+        let refused: Vec<String> = refused
             .map(|refusal| format!("{} (cure: {})", refusal.what, refusal.cure))
             .collect();
         if refused.is_empty() {
@@ -166,12 +187,7 @@ async fn look(config: &Config) -> anyhow::Result<Looked> {
     if is_ours(&config.state_dir)? {
         bail!("this member's data directory belongs to the cluster already: nothing to take over");
     }
-    let old = OldServer::find(&own.data_dir)?.with_context(|| {
-        format!(
-            "no PostgreSQL runs in {}: start it, so that its parameters, users and slots can be read",
-            own.data_dir.display()
-        )
-    })?;
+    let old = find(config)?;
     let programs = postgres::programs_major(&own.bin_dir, &own.os_user).await?;
     let (facts, unreadable) = match old.facts(&own.superuser).await {
         Ok(facts) => (facts, None),
@@ -192,7 +208,10 @@ async fn look(config: &Config) -> anyhow::Result<Looked> {
             starters: &starters,
         }),
     };
-    let way_back = way_back::way_back(config, own, &old, &facts.config_file);
+    let way_back = match facts.standby {
+        Some(_) => way_back::of_standby(config, own, &old, &facts.config_file),
+        None => way_back::way_back(config, own, &old, &facts.config_file),
+    };
     Ok(Looked {
         old,
         facts,

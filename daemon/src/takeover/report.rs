@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use cluster_core::model::MemberKind;
 
 use crate::config::Config;
-use crate::postgres::{OldFacts, OldServer};
+use crate::postgres::{OldFacts, OldServer, OldStandby};
 
 use super::checks::Findings;
+use super::estimate;
 
 /// Longest value of a parameter that is shown.
 const LONGEST: usize = 60;
@@ -39,6 +40,9 @@ pub fn report(
         facts.system_identifier,
         size(facts.bytes),
     );
+    if let Some(standby) = &facts.standby {
+        position(&mut text, standby);
+    }
     imported(&mut text, facts, found);
     section(
         &mut text,
@@ -56,7 +60,10 @@ pub fn report(
         }),
     );
     section(&mut text, "Know before", found.warnings.iter().cloned());
-    gap(&mut text, config, facts);
+    match &facts.standby {
+        Some(_) => steps_of_standby(&mut text),
+        None => gap(&mut text, config, facts),
+    }
     section(&mut text, "The way back", way_back.iter().cloned());
     section(
         &mut text,
@@ -67,6 +74,33 @@ pub fn report(
             .map(|refusal| format!("{}\n    cure: {}", refusal.what, refusal.cure)),
     );
     text
+}
+
+fn position(text: &mut String, standby: &OldStandby) {
+    let follows = match (&standby.upstream, standby.is_streaming) {
+        (Some(upstream), true) => format!("streams from {upstream}"),
+        (_, _) => "does not stream".to_owned(),
+    };
+    let _ = writeln!(
+        text,
+        "  a standby: {follows}, has timeline {} up to {}",
+        standby.timeline, standby.replayed
+    );
+}
+
+fn steps_of_standby(text: &mut String) {
+    let steps = [
+        "1. the group forms; nothing of the old standby is touched, and it streams on",
+        "2. its primary is taken over (clusterd --take-over there, last of all); until then nothing \
+         happens here",
+        "3. a fast stop here, and a start under clusterd with the data it has: it follows the \
+         cluster's primary, and is copied anew only if its WAL has left its primary's line",
+    ];
+    section(
+        text,
+        "What happens",
+        steps.iter().map(|step| (*step).to_owned()),
+    );
 }
 
 fn imported(text: &mut String, facts: &OldFacts, found: &Findings) {
@@ -140,13 +174,18 @@ fn gap(text: &mut String, config: &Config, facts: &OldFacts) {
         "the one restart: a fast stop, a start in recovery, a promotion. Clients see a gap of a few \
          seconds, which is measured and shown"
             .to_owned(),
-        format!("the other members with PostgreSQL are cloned: {others}"),
+        format!(
+            "the other members with PostgreSQL follow ({others}): a standby of today that is taken \
+             over keeps its data, an empty one is cloned"
+        ),
     ];
     let steps = steps
         .iter()
         .zip(1..)
         .map(|(step, number)| format!("{number}. {step}"));
     section(text, "What happens", steps);
+    let gap = estimate::words(&facts.pace, facts.since_checkpoint_bytes);
+    section(text, "The gap, estimated", gap.into_iter());
 }
 
 fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {

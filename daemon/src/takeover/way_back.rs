@@ -22,19 +22,13 @@ pub fn way_back(
         "# Before the restart: end clusterd (Ctrl-C). Nothing of the old server was changed.".to_owned(),
         "# After it: 1. on every other member, then here, end clusterd and its guard; that stops PostgreSQL."
             .to_owned(),
+        end_daemon(config),
     ];
-    steps.push(match config.guard.started_by {
-        GuardStarter::Service => "systemctl disable --now clusterd clusterd-guard".to_owned(),
-        GuardStarter::Daemon => "pkill -x clusterd; pkill -x clusterd-guard".to_owned(),
-    });
     steps.push("# 2. Here: take away what makes it a standby and what clusterd added.".to_owned());
     steps.push(format!(
         "rm -f {data}/standby.signal {data}/clusterd-foreign-start.conf {data}/clusterd-imported.json"
     ));
-    steps.push(format!(
-        "cp -p {} {data}/postgresql.auto.conf",
-        quote(&kept.join("postgresql.auto.conf").display().to_string())
-    ));
+    steps.push(put_back_auto_conf(&kept, &data));
     steps.push("# 3. Start it as before.".to_owned());
     steps.push(start(postgres, old, config_file));
     steps.push("# 4. Drop the members' slots: they would keep WAL for ever.".to_owned());
@@ -54,6 +48,47 @@ pub fn way_back(
         config.state_dir.display()
     ));
     steps
+}
+
+/// The same for a standby: it goes back to following its old primary, with `standby.signal`.
+pub fn of_standby(
+    config: &Config,
+    postgres: &PostgresConfig,
+    old: &OldServer,
+    config_file: &Path,
+) -> Vec<String> {
+    let data = quote(&postgres.data_dir.display().to_string());
+    let kept = config.state_dir.join(KEPT);
+    vec![
+        "# Until its primary is taken over: end clusterd (Ctrl-C). Nothing of the old standby was \
+         changed."
+            .to_owned(),
+        "# After it: 1. end clusterd and its guard here; that stops PostgreSQL.".to_owned(),
+        end_daemon(config),
+        "# 2. Put its own settings back, with what a standby may not have less of than its primary had \
+         under clusterd, and take away what clusterd added."
+            .to_owned(),
+        put_back_auto_conf(&kept, &data),
+        format!("cat {data}/clusterd-foreign-start.conf >> {data}/postgresql.auto.conf"),
+        format!("rm -f {data}/clusterd-foreign-start.conf {data}/clusterd-imported.json"),
+        "# 3. When its primary runs as before (see the way back there): start it as before."
+            .to_owned(),
+        start(postgres, old, config_file),
+    ]
+}
+
+fn end_daemon(config: &Config) -> String {
+    match config.guard.started_by {
+        GuardStarter::Service => "systemctl disable --now clusterd clusterd-guard".to_owned(),
+        GuardStarter::Daemon => "pkill -x clusterd; pkill -x clusterd-guard".to_owned(),
+    }
+}
+
+fn put_back_auto_conf(kept: &Path, data: &str) -> String {
+    format!(
+        "cp -p {} {data}/postgresql.auto.conf",
+        quote(&kept.join("postgresql.auto.conf").display().to_string())
+    )
 }
 
 /// The command that started it, as far as it can be told.

@@ -7,13 +7,23 @@
 use crate::model::view::MemberView;
 use crate::model::{Epoch, Phase, PostgresStatus, Reign, TimelineId};
 
-/// This data directory belongs to another database system than the cluster's [K2].
+/// This data directory belongs to another database system than the cluster's [K2], or is a copy of the
+/// cluster's that nobody made a member's: it may have been run out of recovery by anybody.
 pub fn foreign_database(view: &MemberView) -> Option<String> {
     let (own, cluster) = (view.system_identifier?, view.state.system_identifier?);
-    (own != cluster).then(|| {
-        format!(
+    if own != cluster {
+        return Some(format!(
             "the data directory belongs to database system {own}, the cluster's is {cluster}: move \
              it aside, or let it be replaced with `clusterctl reinit {}`",
+            view.me
+        ));
+    }
+    let is_stopped = matches!(view.postgres, PostgresStatus::Stopped(_));
+    (is_stopped && view.durable.incarnation.is_none()).then(|| {
+        format!(
+            "the data directory holds a copy of the cluster's database that never was this \
+             member's: take it over while it streams (clusterd --take-over), move it aside, or let \
+             it be replaced with `clusterctl reinit {}`",
             view.me
         )
     })
@@ -154,21 +164,30 @@ mod tests {
         promoted: u64,
         postgres: &PostgresStatus,
     ) -> Option<&'static str> {
-        let me: MemberName = "b".parse().expect("name");
         let durable = Durable {
             incarnation: Some(Incarnation(1)),
             line: line.map(Epoch),
             promoted: Epoch(promoted),
             ..Durable::default()
         };
-        strayed(&MemberView {
+        look(state, &durable, postgres, strayed)
+    }
+
+    fn look<T>(
+        state: &ClusterState,
+        durable: &Durable,
+        postgres: &PostgresStatus,
+        question: impl FnOnce(&MemberView) -> T,
+    ) -> T {
+        let me: MemberName = "b".parse().expect("name");
+        question(&MemberView {
             now: Moment::default(),
             me: &me,
             is_witness: false,
             state,
             truth_is_current: true,
             times: state.settings.times(),
-            durable: &durable,
+            durable,
             postgres,
             system_identifier: Some(7),
             set: &ProcessSet::default(),
@@ -184,6 +203,21 @@ mod tests {
             rewind_impossible: false,
             releasing: None,
         })
+    }
+
+    #[test]
+    fn a_copy_that_nobody_made_a_members_is_left_alone() {
+        let state = ruled_by(&["a"]);
+        let ours = Durable {
+            incarnation: Some(Incarnation(1)),
+            ..Durable::default()
+        };
+        let nobodys = Durable::default();
+        let ask = |durable| look(&state, durable, &stopped(1, true), foreign_database);
+        assert!(ask(&ours).is_none());
+        assert!(ask(&nobodys).is_some_and(|why| why.contains("--take-over")));
+        let empty = look(&state, &nobodys, &PostgresStatus::Empty, foreign_database);
+        assert!(empty.is_none(), "an empty directory is cloned into");
     }
 
     #[test]
