@@ -6,10 +6,11 @@ use crate::model::request::Step;
 use crate::model::state::{HISTORY_KEPT, HistoryEntry, Pause, REQUESTS_KEPT};
 use crate::model::{
     Addresses, ClusterState, Epoch, Incarnation, Lsn, Member, MemberKind, MemberName, NodeId,
-    Phase, Reign, Request, RequestId, RequestKind, RequestOutcome, Rule, RuleId, Tags, TimelineId,
+    Phase, Reign, Request, RequestId, RequestKind, RequestOutcome, Tags, TimelineId,
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
+use super::rules;
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +74,15 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             member,
             fork,
         } => promoted(state, at, *epoch, member, *fork),
-        Command::Propose { rule } => propose(state, rule),
+        Command::Propose { rule } => rules::propose(state, at, rule),
         Command::Activate {
             epoch,
             rule,
             at: position,
-        } => activate(state, at, *epoch, *rule, *position),
-        Command::Withdraw { epoch, rule } => withdraw(state, *epoch, *rule),
+            by,
+        } => rules::activate(state, at, *epoch, *rule, *position, by),
+        Command::Withdraw { epoch, rule } => rules::withdraw(state, at, *epoch, *rule),
+        Command::SetDurability(wanted) => rules::set_durability(state, at, wanted),
         Command::SetPreset { preset } => {
             if state.previous_lease.is_some() {
                 return Err(Rejected::WrongMoment(
@@ -130,12 +133,12 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
 
 /// Where and when an entry stands; the time is for display.
 #[derive(Clone, Copy)]
-struct At {
+pub(super) struct At {
     index: u64,
     unix_ms: u64,
 }
 
-fn changed(is_changed: bool) -> Applied {
+pub(super) fn changed(is_changed: bool) -> Applied {
     if is_changed {
         Applied::Changed
     } else {
@@ -159,7 +162,13 @@ fn founder(founder: &Founder) -> (MemberName, Member) {
     (founder.name.clone(), member)
 }
 
-fn note(state: &mut ClusterState, at: At, what: &str, member: Option<&MemberName>, reason: String) {
+pub(super) fn note(
+    state: &mut ClusterState,
+    at: At,
+    what: &str,
+    member: Option<&MemberName>,
+    reason: String,
+) {
     let reign = state.reign.as_ref();
     state.history.push(HistoryEntry {
         index: at.index,
@@ -305,7 +314,7 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
     if grant.timeline <= state.ledger.highest() {
         return Err(Rejected::TimelineUsed(grant.timeline));
     }
-    check_new_rule(state, &grant.first_rule, grant.epoch)?;
+    rules::check_grant(state, grant)?;
     state.last_rule = grant.first_rule.id;
     state.live_rules.push(grant.first_rule.clone());
     state.ledger.entries.push(LedgerEntry {
@@ -344,36 +353,8 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
     Ok(Applied::Changed)
 }
 
-fn check_new_rule(state: &ClusterState, rule: &Rule, epoch: Epoch) -> Result<(), Rejected> {
-    let due = RuleId(state.last_rule.0 + 1);
-    if rule.id != due {
-        return Err(Rejected::BadRule(format!(
-            "rule {} was given, {due} is due",
-            rule.id
-        )));
-    }
-    if rule.epoch != epoch {
-        return Err(Rejected::BadRule(format!(
-            "the rule belongs to epoch {}",
-            rule.epoch
-        )));
-    }
-    for (name, incarnation) in &rule.set {
-        let member = state
-            .members
-            .get(name)
-            .ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
-        if member.incarnation != Some(*incarnation) {
-            return Err(Rejected::WrongIncarnation {
-                member: name.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
 /// The newest reign, if it is `epoch`.
-fn reign_mut(state: &mut ClusterState, epoch: Epoch) -> Result<&mut Reign, Rejected> {
+pub(super) fn reign_mut(state: &mut ClusterState, epoch: Epoch) -> Result<&mut Reign, Rejected> {
     let due = state.epoch();
     match &mut state.reign {
         Some(reign) if reign.epoch == epoch => Ok(reign),
@@ -381,7 +362,7 @@ fn reign_mut(state: &mut ClusterState, epoch: Epoch) -> Result<&mut Reign, Rejec
     }
 }
 
-fn needs_granted(reign: &Reign) -> Result<(), Rejected> {
+pub(super) fn needs_granted(reign: &Reign) -> Result<(), Rejected> {
     if reign.phase == Phase::Granted {
         return Ok(());
     }
@@ -474,76 +455,6 @@ fn promoted(
     }
     note(state, at, "promoted", Some(member), String::new());
     Ok(Applied::Changed)
-}
-
-fn propose(state: &mut ClusterState, rule: &Rule) -> Result<Applied, Rejected> {
-    needs_granted(reign_mut(state, rule.epoch)?)?;
-    check_new_rule(state, rule, rule.epoch)?;
-    state.last_rule = rule.id;
-    state.live_rules.push(rule.clone());
-    Ok(Applied::Changed)
-}
-
-/// Live shrinks here: everything older than the activated rule is forgotten.
-fn activate(
-    state: &mut ClusterState,
-    at: At,
-    epoch: Epoch,
-    rule: RuleId,
-    position: Lsn,
-) -> Result<Applied, Rejected> {
-    let reign = reign_mut(state, epoch)?;
-    needs_granted(reign)?;
-    let Some(fork) = reign.fork else {
-        return Err(Rejected::WrongMoment(format!(
-            "epoch {epoch} is not promoted yet"
-        )));
-    };
-    if position < fork {
-        return Err(Rejected::BadRule(format!(
-            "{position} lies before the fork {fork}"
-        )));
-    }
-    let was_open = reign.is_activated;
-    if !state
-        .live_rules
-        .iter()
-        .any(|live| live.id == rule && live.epoch == epoch)
-    {
-        return Err(Rejected::BadRule(format!(
-            "rule {rule} is not live in epoch {epoch}"
-        )));
-    }
-    let holder = state.reign.as_mut().map(|reign| {
-        reign.is_activated = true;
-        reign.holder.clone()
-    });
-    let before = state.live_rules.len();
-    state.live_rules.retain(|live| live.id >= rule);
-    if !was_open {
-        note(
-            state,
-            at,
-            "activated",
-            holder.as_ref(),
-            format!("rule {rule}"),
-        );
-    }
-    Ok(changed(!was_open || state.live_rules.len() != before))
-}
-
-fn withdraw(state: &mut ClusterState, epoch: Epoch, rule: RuleId) -> Result<Applied, Rejected> {
-    needs_granted(reign_mut(state, epoch)?)?;
-    if state.live_rules.len() < 2 {
-        return Err(Rejected::BadRule(
-            "the only live rule cannot be withdrawn".to_owned(),
-        ));
-    }
-    let before = state.live_rules.len();
-    state
-        .live_rules
-        .retain(|live| live.id != rule || live.epoch != epoch);
-    Ok(changed(state.live_rules.len() != before))
 }
 
 fn ask(

@@ -1,10 +1,13 @@
 //! Every change there is to the replicated truth, and why one may be refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
+use crate::model::settings::Durability;
 use crate::model::state::Identity;
 use crate::model::{
     Epoch, Incarnation, Lsn, MemberKind, MemberName, NodeId, RequestId, Rule, RuleId, Settings,
@@ -126,6 +129,9 @@ pub enum Command {
         rule: RuleId,
         /// The position the quorum has flushed.
         at: Lsn,
+        /// Who has flushed it; at least k of the rule's set.
+        #[serde(default)]
+        by: BTreeMap<MemberName, Incarnation>,
     },
     /// A proposed rule that was never set, and never will be.
     Withdraw {
@@ -134,6 +140,8 @@ pub enum Command {
         /// Which rule.
         rule: RuleId,
     },
+    /// Who must confirm a commit from now on; the rules follow one by one.
+    SetDurability(Box<Durability>),
     /// Another preset; the old lease length counts until it is settled.
     SetPreset {
         /// The new one.
@@ -257,10 +265,64 @@ pub enum Rejected {
     /// A rule's number, epoch or place is wrong.
     #[error("{0}")]
     BadRule(String),
+    /// In `strict` a rule asks for at least `k_min` confirmations.
+    #[error("rule with {k} confirmations refused: mode strict needs at least {k_min}")]
+    BelowMinimum {
+        /// What the rule asks for.
+        k: u32,
+        /// The least there may be.
+        k_min: u32,
+    },
+    /// Many proposals are open; one has to be activated or withdrawn first.
+    #[error("{0} proposals are open already")]
+    TooManyProposals(usize),
+    /// Only a proposal can be withdrawn: neither an epoch's first rule nor the activated one.
+    #[error("rule {0} is not an open proposal of this epoch")]
+    NotAProposal(RuleId),
+    /// Too few members of the rule's set have flushed the position.
+    #[error("rule {rule} needs {needed} confirmations, {have} of its members have confirmed")]
+    NotConfirmed {
+        /// Which.
+        rule: RuleId,
+        /// Its k.
+        needed: u32,
+        /// Members of its set, same life, that have.
+        have: u32,
+    },
+    /// A seal the Grant rests on does not hold.
+    #[error("the seal of {member} does not count: {why}")]
+    BadSeal {
+        /// Whose.
+        member: MemberName,
+        /// Why not.
+        why: String,
+    },
+    /// An acknowledged write may be missing: a live rule is not blocked by the sealed members.
+    #[error("an acknowledged write may be missing: needs a seal of {}", list(.missing))]
+    NotBlocked {
+        /// Whose seals would help.
+        missing: Vec<MemberName>,
+    },
+    /// The candidate has less than another sealed member.
+    #[error("{member} is behind {best}, which has sealed too")]
+    BehindBest {
+        /// The candidate.
+        member: MemberName,
+        /// Who has more.
+        best: MemberName,
+    },
+    /// A setting will not do.
+    #[error("{}", .0.join("; "))]
+    BadSettings(Vec<String>),
     /// The timeline was given before.
     #[error("timeline {0} was given before")]
     TimelineUsed(TimelineId),
     /// An operator's request cannot be taken.
     #[error("{0}")]
     Refused(String),
+}
+
+fn list(members: &[MemberName]) -> String {
+    let names: Vec<&str> = members.iter().map(MemberName::as_str).collect();
+    names.join(", ")
 }

@@ -40,6 +40,17 @@ pub fn check(state: &ClusterState) -> Vec<String> {
                 reign.epoch
             ));
         }
+        if reign.is_activated
+            && let Some(old) = state
+                .live_rules
+                .iter()
+                .find(|rule| rule.epoch != reign.epoch)
+        {
+            broken.push(format!(
+                "epoch {} is activated and {old} of epoch {} is live",
+                reign.epoch, old.epoch
+            ));
+        }
         if reign.phase != Phase::Granted && reign.ended_because.is_none() {
             broken.push(format!("epoch {} ended without a reason", reign.epoch));
         }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod command;
 pub mod invariants;
+mod rules;
 
 pub use apply::{Applied, apply};
 pub use command::{Command, Rejected, Stamp};

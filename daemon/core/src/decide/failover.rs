@@ -331,6 +331,7 @@ pub fn activation(view: &ClusterView) -> Verdict {
                 epoch: reign.epoch,
                 rule: rule.id,
                 at: fork,
+                by: BTreeMap::new(),
             },
             Reason::RuleSatisfied,
         ),

@@ -3,11 +3,17 @@
 //! Source: DESIGN section 7, hazards 4.1–4.3, model-durability H1, H5, H7.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::epoch::Epoch;
 use super::ids::{Incarnation, MemberName, RuleId};
+use super::ledger::{Ledger, Relation};
+use super::lsn::Lsn;
+use super::member::SealReport;
+use super::state::ClusterState;
+use super::timeline::TimelineId;
 
 /// (epoch, k, set S): a commit is acknowledged when k incarnations of S have flushed it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -52,6 +58,93 @@ impl Rule {
         }
         Some(joint)
     }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.set.keys().map(MemberName::as_str).collect();
+        write!(f, "rule {}: {} of [{}]", self.id, self.k, names.join(", "))
+    }
+}
+
+/// The members and lives that have sealed.
+pub fn sealed_set(sealed: &[SealReport]) -> SealedSet {
+    sealed
+        .iter()
+        .map(|seal| (seal.member.clone(), seal.incarnation))
+        .collect()
+}
+
+/// Every rule under which an acknowledgement may exist: the live ones and, for an epoch that has
+/// several, their joint rule [X27].
+pub fn demanding(live: &[Rule]) -> Vec<Rule> {
+    let mut rules = live.to_vec();
+    let epochs: BTreeSet<Epoch> = live.iter().map(|rule| rule.epoch).collect();
+    for epoch in epochs {
+        let of_epoch: Vec<&Rule> = live.iter().filter(|rule| rule.epoch == epoch).collect();
+        if of_epoch.len() > 1 {
+            rules.extend(Rule::joint(of_epoch));
+        }
+    }
+    rules
+}
+
+/// The rules the sealed members do not block; empty = a failover loses nothing.
+///
+/// A rule is blocked by enough of its standbys, by its own primary (same life of the data
+/// directory, sealed like any other), or, if it is of an older epoch, by the newest grantee once
+/// that has promoted. Source: DESIGN section 7; model-durability H5.
+pub fn unblocked(state: &ClusterState, sealed: &[SealReport]) -> Vec<Rule> {
+    let set = sealed_set(sealed);
+    let newest = state
+        .reign
+        .as_ref()
+        .filter(|reign| reign.fork.is_some())
+        .filter(|reign| set.contains(&(reign.holder.clone(), reign.incarnation)))
+        .map(|reign| reign.epoch);
+    demanding(&state.live_rules)
+        .into_iter()
+        .filter(|rule| {
+            let own = state.ledger.of_epoch(rule.epoch);
+            let is_own_sealed =
+                own.is_some_and(|entry| set.contains(&(entry.member.clone(), entry.incarnation)));
+            let is_overtaken = newest.is_some_and(|epoch| rule.epoch < epoch);
+            !(is_own_sealed || is_overtaken || rule.is_blocked_by_standbys(&set))
+        })
+        .collect()
+}
+
+/// Whose seals would help: the standbys of the rules that are not blocked, and their primaries.
+pub fn missing(state: &ClusterState, sealed: &[SealReport]) -> BTreeSet<MemberName> {
+    let set = sealed_set(sealed);
+    let mut missing = BTreeSet::new();
+    for rule in unblocked(state, sealed) {
+        let own = state
+            .ledger
+            .of_epoch(rule.epoch)
+            .map(|entry| (entry.member.clone(), entry.incarnation));
+        let needed = rule.set.into_iter().chain(own);
+        missing.extend(needed.filter(|one| !set.contains(one)).map(|one| one.0));
+    }
+    missing
+}
+
+/// Whether WAL that ends at (`timeline`, `end`) is a prefix of what ends at (`parent`, `start`):
+/// only then may a receiver begin under a sync name of the epoch that starts there
+/// [model-durability H2].
+pub fn is_on_line(
+    ledger: &Ledger,
+    (timeline, end): (TimelineId, Lsn),
+    (parent, start): (TimelineId, Lsn),
+) -> bool {
+    ledger.relation(timeline, end, parent) == Relation::OnLine
+        && (timeline != parent || end <= start)
+}
+
+/// Whether a flush position proves that everything up to `x` is there: at least X, and not beyond
+/// what the primary itself has flushed, which only a diverged standby shows [model-durability H12].
+pub fn counts_for(x: Lsn, flushed: Lsn, primary_flushed: Lsn) -> bool {
+    flushed >= x && flushed <= primary_flushed
 }
 
 #[cfg(test)]

@@ -5,16 +5,50 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
 
 /// Who must confirm a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
+    /// `k` standbys, or as many as there are; none left: nobody, by the protocol, and back. No
+    /// automatic failover loses an acknowledged write.
+    Sync,
+    /// Never fewer than `k_min` standbys: without them writes wait.
+    Strict,
     /// Nobody but the primary: a failover may lose the last transactions, at most
     /// `maximum_lag_on_failover_bytes` of WAL.
     Async,
 }
+
+impl Mode {
+    /// As written in files and shown to people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Sync => "sync",
+            Mode::Strict => "strict",
+            Mode::Async => "async",
+        }
+    }
+}
+
+/// The part of the settings that says who must confirm a commit; changed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Durability {
+    /// See [`Settings::mode`].
+    pub mode: Mode,
+    /// See [`Settings::k`].
+    pub k: u32,
+    /// See [`Settings::k_min`].
+    pub k_min: u32,
+    /// See [`Settings::zones`].
+    pub zones: BTreeMap<MemberName, String>,
+}
+
+/// More confirmations than this are never useful, and a typing error is likelier.
+pub const MOST_CONFIRMATIONS: u32 = 8;
 
 /// The whole document. Unknown keys are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +58,13 @@ pub struct Settings {
     pub preset: Preset,
     /// Durability mode.
     pub mode: Mode,
+    /// How many standbys confirm a commit, outside `async`. Default 1.
+    pub k: u32,
+    /// In `strict`: never fewer than so many. Default 1.
+    pub k_min: u32,
+    /// The failure domain of each member. With zones, any `k` confirmations and the primary lie in
+    /// at least two of them, as long as a standby of another zone can confirm.
+    pub zones: BTreeMap<MemberName, String>,
     /// In `async`: a standby further behind the primary's last report than this is no candidate.
     /// Unit: bytes. Default 1 MiB, as Patroni's.
     pub maximum_lag_on_failover_bytes: u64,
@@ -45,6 +86,9 @@ impl Default for Settings {
         Settings {
             preset: Preset::Lan,
             mode: Mode::Async,
+            k: 1,
+            k_min: 1,
+            zones: BTreeMap::new(),
             maximum_lag_on_failover_bytes: 1024 * 1024,
             seal_patience_ms: 1000,
             probe_limit_ms: 5000,
@@ -74,11 +118,66 @@ impl Settings {
         if self.probe_limit_ms < 1000 {
             found.push("probe_limit_ms: a busy disk takes that long (at least 1000)".to_owned());
         }
+        found.extend(self.durability().problems());
         found
+    }
+
+    /// Who must confirm a commit.
+    pub fn durability(&self) -> Durability {
+        Durability {
+            mode: self.mode,
+            k: self.k,
+            k_min: self.k_min,
+            zones: self.zones.clone(),
+        }
+    }
+
+    /// Puts the part that says who must confirm a commit.
+    pub fn set_durability(&mut self, durability: Durability) {
+        self.mode = durability.mode;
+        self.k = durability.k;
+        self.k_min = durability.k_min;
+        self.zones = durability.zones;
+    }
+
+    /// How many confirmations are wanted when everybody is there: 0 in `async`.
+    pub fn wanted_k(&self) -> u32 {
+        match self.mode {
+            Mode::Async => 0,
+            Mode::Sync => self.k,
+            Mode::Strict => self.k.max(self.k_min),
+        }
     }
 
     /// [`Settings::seal_patience_ms`] as a duration.
     pub fn seal_patience(&self) -> Duration {
         Duration::from_millis(self.seal_patience_ms)
+    }
+}
+
+impl Durability {
+    /// Every value that will not do, as `key: what is wrong (what would do)`.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.k == 0 {
+            found.push("k: nobody would confirm (at least 1, or mode `async`)".to_owned());
+        }
+        if self.k > MOST_CONFIRMATIONS {
+            found.push(format!("k: too many (at most {MOST_CONFIRMATIONS})"));
+        }
+        if self.k_min == 0 {
+            found.push("k_min: 0 is mode `sync` (at least 1)".to_owned());
+        }
+        if self.mode == Mode::Strict && self.k_min > self.k {
+            found.push(format!("k_min: more than k (at most {})", self.k));
+        }
+        for (member, zone) in &self.zones {
+            if zone.trim().is_empty() {
+                found.push(format!(
+                    "zones: the zone of {member} has no name (any text)"
+                ));
+            }
+        }
+        found
     }
 }
