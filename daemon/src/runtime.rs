@@ -630,6 +630,7 @@ fn first_report(config: &Config, durable: &DurableRecord) -> MemberReport {
         hears: Vec::new(),
         drained: None,
         done_request: None,
+        sync: None,
         checkpointed: Default::default(),
         verdict: "not formed yet".to_owned(),
     }

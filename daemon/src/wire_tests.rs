@@ -53,6 +53,7 @@ fn report(name: &str) -> MemberReport {
         hears: vec!["b".parse().expect("name")],
         drained: None,
         done_request: None,
+        sync: None,
         checkpointed: Epoch(1),
         verdict: "follow a".to_owned(),
     }

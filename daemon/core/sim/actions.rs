@@ -140,6 +140,8 @@ impl World {
                 None
             }
             Action::Detach { .. } => self.detach(node, now),
+            // The schedules run in `async` so far: nobody is told to.
+            Action::FastForward { .. } => None,
             Action::ReadEndOfWal { target } => self.read_end(node, *target, now),
             Action::StartSealed => self.start_sealed(node, now),
             Action::Attach { to, epoch } => {
@@ -638,6 +640,7 @@ pub fn name(action: &Action) -> &'static str {
         Action::Adopt => "Adopt",
         Action::Promise { .. } => "Promise",
         Action::Detach { .. } => "Detach",
+        Action::FastForward { .. } => "FastForward",
         Action::ReadEndOfWal { .. } => "ReadEndOfWal",
         Action::StartSealed => "StartSealed",
         Action::Attach { .. } => "Attach",
@@ -693,6 +696,7 @@ pub fn sentence(action: &Action) -> String {
     match action {
         Action::Promise { epoch } => format!("promises epoch {epoch}"),
         Action::Detach { .. } => "stops receiving".to_owned(),
+        Action::FastForward { from, until, .. } => format!("fetches up to {until} from {from}"),
         Action::ReadEndOfWal { .. } => "reads the end of WAL".to_owned(),
         Action::StartSealed => "starts PostgreSQL sealed".to_owned(),
         Action::Attach { to, epoch } => format!("follows {to} in epoch {epoch}"),

@@ -569,6 +569,7 @@ impl World {
             hears: Vec::new(),
             drained: host.mind.drained.clone(),
             done_request: host.mind.done_request.clone(),
+            sync: None,
             checkpointed: host.durable.used,
             verdict: String::new(),
         };

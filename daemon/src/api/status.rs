@@ -2,7 +2,6 @@
 //! gathered from the board. Pure.
 
 use cluster_core::model::lease::Moment;
-use cluster_core::model::settings::Mode;
 use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
 use cluster_proto::v1;
 
@@ -38,10 +37,7 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         lease_left_ms: lease_left(board, lease, &all),
         lease_ms: wire::millis(board.times.lease),
         preset: state.settings.preset.word().to_owned(),
-        mode: match state.settings.mode {
-            Mode::Async => "async",
-        }
-        .to_owned(),
+        mode: state.settings.mode.word().to_owned(),
         verdicts: board
             .verdicts
             .iter()

@@ -166,6 +166,8 @@ impl Actor {
                     .await?;
                 Ok(Done::Plain)
             }
+            // Decided in mode `sync` or `strict` only, which no setting of today turns on.
+            Action::FastForward { .. } => Ok(Done::Plain),
             Action::Detach { .. } => {
                 self.postgres
                     .detach(DETACH_LIMIT)

@@ -269,6 +269,8 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Initialize { .. }
         | Command::Initialized { .. }
         | Command::Grant(_)
+        | Command::FastForward(_)
+        | Command::SetDurability(_)
         | Command::Revoke { .. }
         | Command::Propose { .. }
         | Command::Activate { .. }

@@ -392,6 +392,7 @@ impl MemberLoop {
             hears: self.merged.borrow().keys().cloned().collect(),
             drained: memory.drained.clone(),
             done_request: memory.done_request.clone(),
+            sync: None,
             checkpointed: self.findings.checkpointed(),
             verdict: verdict.reason.to_string(),
         };
@@ -493,6 +494,7 @@ fn word(action: &Action) -> &'static str {
         Action::Adopt => "adopt",
         Action::Promise { .. } => "promise",
         Action::Detach { .. } => "detach",
+        Action::FastForward { .. } => "fast-forward",
         Action::ReadEndOfWal { .. } => "reading the end of WAL",
         Action::StartSealed => "start",
         Action::Attach { .. } => "attach",

@@ -145,6 +145,7 @@ pub fn story(primary: &str) -> (ClusterState, u64) {
         epoch: Epoch(1),
         rule: RuleId(1),
         at: Lsn(0x300_0060),
+        by: BTreeMap::new(),
     };
     step(&mut state, &mut index, activate);
     (state, index)
@@ -248,6 +249,7 @@ pub fn report(member: &str, node: u64, postgres: PostgresStatus) -> MemberReport
         hears: Vec::new(),
         drained: None,
         done_request: None,
+        sync: None,
         checkpointed: Epoch(1),
         verdict: "all is well".to_owned(),
     }

@@ -67,6 +67,7 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             timeline,
         } => initialized(state, at, member, *system_identifier, *timeline),
         Command::Grant(grant) => apply_grant(state, at, grant),
+        Command::FastForward(wanted) => rules::fast_forward(state, at, wanted),
         Command::Revoke { epoch, reason } => revoke(state, at, *epoch, reason),
         Command::Release { epoch, member, why } => release(state, at, *epoch, member, why),
         Command::Promoted {
@@ -326,6 +327,7 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
         start: grant.start,
         fork: None,
     });
+    state.fast_forward = None;
     state.reign = Some(Reign {
         epoch: grant.epoch,
         holder: grant.member.clone(),

@@ -8,7 +8,7 @@ use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
 use crate::model::settings::Durability;
-use crate::model::state::Identity;
+use crate::model::state::{FastForward, Identity};
 use crate::model::{
     Epoch, Incarnation, Lsn, MemberKind, MemberName, NodeId, RequestId, Rule, RuleId, Settings,
     TimelineId,
@@ -90,6 +90,8 @@ pub enum Command {
     },
     /// This member may promote, in this epoch, on this timeline.
     Grant(Box<Grant>),
+    /// A sealed member fetches what a better one has.
+    FastForward(Box<FastForward>),
     /// No renewal of this epoch is confirmed any more.
     Revoke {
         /// Which.

@@ -10,6 +10,7 @@ use crate::model::member::SealReport;
 use crate::model::request::{RequestKind, Step};
 use crate::model::rule::{is_on_line, missing};
 use crate::model::settings::{Durability, Mode};
+use crate::model::state::FastForward;
 use crate::model::{ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, Rule, RuleId};
 
 use super::apply::{Applied, At, changed, needs_granted, note, reign_mut};
@@ -284,6 +285,46 @@ pub(super) fn withdraw(
         Some(&holder),
         format!("rule {rule}"),
     );
+    Ok(Applied::Changed)
+}
+
+/// Between two reigns only: under a primary a standby follows that.
+pub(super) fn fast_forward(
+    state: &mut ClusterState,
+    at: At,
+    wanted: &FastForward,
+) -> Result<Applied, Rejected> {
+    let due = state.epoch().next();
+    if wanted.target != due {
+        return Err(Rejected::WrongEpoch {
+            given: wanted.target,
+            due,
+        });
+    }
+    if let Some(reign) = state.granted() {
+        return Err(Rejected::WrongMoment(format!(
+            "epoch {} is granted",
+            reign.epoch
+        )));
+    }
+    let member = state
+        .members
+        .get(&wanted.member)
+        .ok_or_else(|| Rejected::UnknownMember(wanted.member.clone()))?;
+    if member.incarnation != Some(wanted.incarnation) {
+        return Err(Rejected::WrongIncarnation {
+            member: wanted.member.clone(),
+        });
+    }
+    if !state.members.contains_key(&wanted.from) || wanted.from == wanted.member {
+        return Err(Rejected::UnknownMember(wanted.from.clone()));
+    }
+    if state.fast_forward.as_ref() == Some(wanted) {
+        return Ok(Applied::Unchanged);
+    }
+    state.fast_forward = Some(wanted.clone());
+    let text = format!("from {} to {}", wanted.from, wanted.until);
+    note(state, at, "fast-forward", Some(&wanted.member), text);
     Ok(Applied::Changed)
 }
 

@@ -5,6 +5,7 @@
 
 use crate::model::ledger::{Position, Relation};
 use crate::model::member::SealReport;
+use crate::model::settings::Mode;
 use crate::model::view::ClusterView;
 use crate::model::{Epoch, Lsn, MemberName, PostgresStatus, TimelineId};
 
@@ -142,7 +143,8 @@ fn judge(
     }
     let lag = known_lag(view, seal, best_position);
     let limit = view.state.settings.maximum_lag_on_failover_bytes;
-    if lag > limit {
+    // Elsewhere the best sealed one has all that was acknowledged, and the others catch up to it.
+    if view.state.settings.mode == Mode::Async && lag > limit {
         return Err(format!("is {lag} bytes behind, more than {limit}"));
     }
     let was_primary =
@@ -260,6 +262,7 @@ mod tests {
                 drained: None,
                 done_request: None,
                 checkpointed: Epoch::NONE,
+                sync: None,
                 verdict: String::new(),
             };
             let age = Duration::ZERO;

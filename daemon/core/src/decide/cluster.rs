@@ -6,7 +6,7 @@ use crate::model::ids::MemberName;
 use crate::model::view::ClusterView;
 
 use super::reason::Reason;
-use super::{failover, membership, requests, upkeep};
+use super::{failover, membership, requests, sync_standbys, upkeep};
 
 /// What one rule says about the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,6 +79,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "activation",
         judge: failover::activation,
+    },
+    Rule {
+        name: "sync-standbys",
+        judge: sync_standbys::sync_standbys,
     },
     Rule {
         name: "member-requests",

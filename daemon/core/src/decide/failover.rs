@@ -1,10 +1,15 @@
 //! Rules: the primary is lost; who succeeds; when clients may come in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::change::Command;
 use crate::change::command::Grant;
+use crate::model::ledger::Position;
+use crate::model::member::SealReport;
 use crate::model::request::{RequestKind, Step};
+use crate::model::rule;
+use crate::model::settings::Mode;
+use crate::model::state::FastForward;
 use crate::model::view::ClusterView;
 use crate::model::{
     Epoch, MemberName, MemberReport, Phase, PostgresStatus, Rule, RuleId, TimelineId,
@@ -13,6 +18,7 @@ use crate::model::{
 use super::candidate::{Assessment, Candidate, assess, known_lag};
 use super::cluster::{Verdict, propose};
 use super::reason::Reason;
+use super::sync_standbys::sync_standbys;
 
 /// So many failovers within ten minutes slow the next one down. Source: hazards G6.
 pub const FLAPPING: usize = 3;
@@ -68,6 +74,11 @@ pub fn succession(view: &ClusterView) -> Verdict {
         return grant_when_lease_allows(view, forced.0, &found, Some(forced.1));
     }
     prefer(&mut found, wanted.as_ref());
+    if view.state.settings.mode != Mode::Async
+        && let Some(verdict) = must_not_lose(view, &found)
+    {
+        return verdict;
+    }
     match found.candidates.first() {
         Some(best) => {
             let chosen = best.clone();
@@ -77,6 +88,62 @@ pub fn succession(view: &ClusterView) -> Verdict {
         None if !found.unsealed.is_empty() => Verdict::Wait(Reason::Sealing(found.unsealed)),
         None => Verdict::Wait(Reason::NoCandidate(found.refused)),
     }
+}
+
+/// Outside `async`: a live rule that is not blocked, or a candidate that lacks something the best
+/// sealed member has, and what is done about it.
+fn must_not_lose(view: &ClusterView, found: &Assessment) -> Option<Verdict> {
+    let missing = rule::missing(view.state, &known_seals(view, found));
+    if !missing.is_empty() {
+        let heard: Vec<MemberName> = found
+            .unsealed
+            .iter()
+            .filter(|name| missing.contains(name))
+            .cloned()
+            .collect();
+        return Some(Verdict::Wait(if heard.is_empty() {
+            Reason::MissingMembers(missing.into_iter().collect())
+        } else {
+            Reason::Sealing(heard)
+        }));
+    }
+    let (first, best) = (found.candidates.first()?, found.best?);
+    (first.position < best).then(|| fast_forward(view, found, first, best))
+}
+
+/// The candidate fetches the rest from the best one, which may not be promoted itself.
+fn fast_forward(
+    view: &ClusterView,
+    found: &Assessment,
+    candidate: &Candidate,
+    best: Position,
+) -> Verdict {
+    let source = found.sealed.iter().find(|seal| {
+        seal.is_running && view.state.ledger.position(seal.timeline, seal.end) == Some(best)
+    });
+    let Some(source) = source else {
+        return Verdict::Wait(Reason::NoCandidate(found.refused.clone()));
+    };
+    let wanted = FastForward {
+        target: view.state.epoch().next(),
+        member: candidate.seal.member.clone(),
+        incarnation: candidate.seal.incarnation,
+        from: source.member.clone(),
+        timeline: source.timeline,
+        until: source.end,
+    };
+    let reason = Reason::FastForward(wanted.member.clone(), wanted.from.clone());
+    if view.state.fast_forward.as_ref() == Some(&wanted) {
+        return Verdict::Wait(reason);
+    }
+    propose(Command::FastForward(Box::new(wanted)), reason)
+}
+
+/// Q: the seals on a timeline of the ledger. Any other server has left the cluster's history.
+fn known_seals(view: &ClusterView, found: &Assessment) -> Vec<SealReport> {
+    let ledger = &view.state.ledger;
+    let is_known = |seal: &&SealReport| ledger.position(seal.timeline, seal.end).is_some();
+    found.sealed.iter().filter(is_known).cloned().collect()
 }
 
 /// The target of an open request that moves the primary.
@@ -188,7 +255,18 @@ fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(C
     let seal = found.sealed.iter().find(|seal| seal.member == *name)?;
     let position = view.state.ledger.position(seal.timeline, seal.end)?;
     let best = found.best?;
-    let loss = if position < best {
+    let missing = match view.state.settings.mode {
+        Mode::Async => BTreeSet::new(),
+        Mode::Sync | Mode::Strict => rule::missing(view.state, &known_seals(view, found)),
+    };
+    let loss = if !missing.is_empty() {
+        let missing: Vec<&str> = missing.iter().map(MemberName::as_str).collect();
+        format!(
+            "forced: whatever was acknowledged behind {} and is only on {}",
+            seal.end,
+            missing.join(", ")
+        )
+    } else if position < best {
         format!(
             "forced: everything between {} and {} of epoch {}",
             seal.end, best.end, best.epoch
@@ -207,6 +285,9 @@ fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(C
 
 /// In `async`: what is known to exist elsewhere and the chosen one lacks.
 fn expected_loss(view: &ClusterView, found: &Assessment, chosen: &Candidate) -> Option<String> {
+    if view.state.settings.mode != Mode::Async {
+        return None;
+    }
     let behind = known_lag(view, &chosen.seal, found.best?);
     (behind > 0).then(|| {
         format!("at least {behind} bytes that the last primary or another member had reported")
@@ -256,8 +337,8 @@ fn make_grant(
         timeline: next_timeline(view),
         parent: chosen.seal.timeline,
         start: chosen.seal.end,
-        first_rule: first_rule(view, epoch),
-        sealed: found.sealed.clone(),
+        first_rule: first_rule(view, epoch, &chosen.seal, found),
+        sealed: known_seals(view, found),
         live: state.live_rules.iter().map(|rule| rule.id).collect(),
         reason,
         loss,
@@ -299,13 +380,28 @@ fn timelines_of(report: &MemberReport) -> impl Iterator<Item = TimelineId> {
     one.into_iter().chain(other).chain(sealed)
 }
 
-/// In `async` mode: nobody confirms.
-fn first_rule(view: &ClusterView, epoch: Epoch) -> Rule {
+/// In `async` nobody confirms. Elsewhere k is kept with whoever of Q runs on the candidate's line,
+/// at worst with nobody: then writes wait until others join, or the protocol degrades.
+fn first_rule(view: &ClusterView, epoch: Epoch, chosen: &SealReport, found: &Assessment) -> Rule {
+    let state = view.state;
+    let k = state.settings.wanted_k();
+    let start = (chosen.timeline, chosen.end);
+    let may_confirm = |seal: &&SealReport| {
+        let member = state.members.get(&seal.member);
+        k > 0
+            && seal.member != chosen.member
+            && seal.is_running
+            && member.is_some_and(|member| member.tags.sync_priority() > 0)
+            && rule::is_on_line(&state.ledger, (seal.timeline, seal.end), start)
+    };
+    let sealed = found.sealed.iter().filter(may_confirm);
     Rule {
-        id: RuleId(view.state.last_rule.0 + 1),
+        id: RuleId(state.last_rule.0 + 1),
         epoch,
-        k: 0,
-        set: BTreeMap::new(),
+        k,
+        set: sealed
+            .map(|seal| (seal.member.clone(), seal.incarnation))
+            .collect(),
     }
 }
 
@@ -335,6 +431,10 @@ pub fn activation(view: &ClusterView) -> Verdict {
             },
             Reason::RuleSatisfied,
         ),
-        Some(_) | None => Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone())),
+        Some(rule) => match sync_standbys(view) {
+            Verdict::Pass => Verdict::Wait(Reason::WaitingForConfirmation(rule.to_string())),
+            verdict => verdict,
+        },
+        None => Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone())),
     }
 }

@@ -39,6 +39,18 @@ pub enum Action {
         /// The epoch it is done for.
         epoch: Epoch,
     },
+    /// Receive from another sealed member, under no sync name, until this position is replayed; then
+    /// detach and prove the end of WAL anew.
+    FastForward {
+        /// The sealed member that has more.
+        from: MemberName,
+        /// The epoch both have sealed for.
+        target: Epoch,
+        /// The last timeline there.
+        timeline: TimelineId,
+        /// Where it ends.
+        until: Lsn,
+    },
     /// Read the end of WAL of the stopped server and keep it as the seal.
     ReadEndOfWal {
         /// The epoch it is sealed for.

@@ -15,7 +15,9 @@ pub mod reason;
 pub mod rejoin;
 pub mod requests;
 pub mod seal;
+pub mod sync_standbys;
 pub mod upkeep;
+pub mod wanted_rule;
 
 pub use cluster::{RULES, Rule, RuleVerdict, Verdict, VoterChange, decide_cluster};
 pub use explain::explain;

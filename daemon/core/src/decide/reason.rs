@@ -46,6 +46,32 @@ pub enum Reason {
     WaitingForPromotion(MemberName),
     /// The new primary is promoted and its rule is satisfied: clients may come in.
     RuleSatisfied,
+    /// Proven standbys will confirm commits too.
+    StandbyJoins(Vec<MemberName>),
+    /// Standbys that do not confirm leave; each with its reason.
+    StandbyLeaves(Vec<(MemberName, String)>),
+    /// Some come, some leave.
+    StandbySwapped(Vec<MemberName>, Vec<(MemberName, String)>),
+    /// More or fewer confirmations: from, to.
+    ConfirmationsChange(u32, u32),
+    /// No standby is left: nobody confirms; who left and why.
+    Degrade(Vec<(MemberName, String)>),
+    /// Standbys confirm again.
+    Restore(Vec<MemberName>),
+    /// A proposed rule is proven and its quorum has everything.
+    RuleProven(String),
+    /// A proposal that PostgreSQL will never be given is forgotten.
+    RuleWithdrawn(String),
+    /// The first rule of the epoch is not confirmed yet.
+    WaitingForConfirmation(String),
+    /// `strict`: too few standbys, and writes wait; how many confirm, how many are needed.
+    WritesWait(usize, u32),
+    /// The primary alone has lost its standbys.
+    ReplicationLost(Duration),
+    /// An acknowledged write may be on these members only.
+    MissingMembers(Vec<MemberName>),
+    /// The candidate fetches the rest from the best one.
+    FastForward(MemberName, MemberName),
     /// A planned hand-over goes on.
     Switchover(String),
     /// A forced failover was asked for.
@@ -223,6 +249,58 @@ pub const ALL: &[(&str, &str)] = &[
         "rule-satisfied",
         "The new primary's starting point is safe under its rule; clients are let in.",
     ),
+    (
+        "standby-joins-rule",
+        "The named standbys have proven that they stream; commits may be confirmed by them too.",
+    ),
+    (
+        "standby-leaves-rule",
+        "The named standbys do not confirm, or may not any more; commits do not count on them.",
+    ),
+    (
+        "standby-swapped",
+        "A standby that does not confirm is replaced by one that does.",
+    ),
+    (
+        "confirmations-change",
+        "Another number of confirmations a commit needs.",
+    ),
+    (
+        "degrade",
+        "No standby is left, or the mode is `async`: commits are confirmed by nobody, and while that          is so only the primary itself may be promoted.",
+    ),
+    (
+        "restore",
+        "A standby has proven that it streams: commits are confirmed again.",
+    ),
+    (
+        "rule-proven",
+        "The proposed rule is in force and its standbys have everything that was acknowledged before.",
+    ),
+    (
+        "rule-withdrawn",
+        "A proposed rule was never set and never will be; it is forgotten.",
+    ),
+    (
+        "waiting-for-confirmation",
+        "Clients are let in once enough standbys have the new primary's starting point.",
+    ),
+    (
+        "writes-wait",
+        "Mode `strict`, and fewer standbys confirm than `k_min`: writes wait until one is back.",
+    ),
+    (
+        "replication-lost",
+        "The primary alone has lost standbys that the leader still hears: another member takes over,          nothing is degraded.",
+    ),
+    (
+        "missing-members",
+        "A write that was acknowledged may be on members only that have not sealed: nobody is          promoted before enough of the named ones are back. `clusterctl failover` overrides it with          a recorded loss.",
+    ),
+    (
+        "fast-forward",
+        "The candidate fetches what the best sealed member has, and seals again.",
+    ),
     ("switchover", "A planned hand-over goes on."),
     (
         "failover-requested",
@@ -391,6 +469,19 @@ impl Reason {
             Reason::FirstPrimary(_) => "first-primary",
             Reason::WaitingForPromotion(_) => "waiting-for-promotion",
             Reason::RuleSatisfied => "rule-satisfied",
+            Reason::StandbyJoins(_) => "standby-joins-rule",
+            Reason::StandbyLeaves(_) => "standby-leaves-rule",
+            Reason::StandbySwapped(..) => "standby-swapped",
+            Reason::ConfirmationsChange(..) => "confirmations-change",
+            Reason::Degrade(_) => "degrade",
+            Reason::Restore(_) => "restore",
+            Reason::RuleProven(_) => "rule-proven",
+            Reason::RuleWithdrawn(_) => "rule-withdrawn",
+            Reason::WaitingForConfirmation(_) => "waiting-for-confirmation",
+            Reason::WritesWait(..) => "writes-wait",
+            Reason::ReplicationLost(_) => "replication-lost",
+            Reason::MissingMembers(_) => "missing-members",
+            Reason::FastForward(..) => "fast-forward",
             Reason::Switchover(_) => "switchover",
             Reason::FailoverRequested(_) => "failover-requested",
             Reason::RestartRequested(_) => "restart-requested",
@@ -470,20 +561,31 @@ impl Reason {
             | Reason::Replacing(member)
             | Reason::LeaderOnPrimary(member)
             | Reason::Drain(member) => member.to_string(),
-            Reason::SeveralBringData(members) | Reason::Sealing(members) => names(members),
+            Reason::SeveralBringData(members)
+            | Reason::Sealing(members)
+            | Reason::StandbyJoins(members)
+            | Reason::Restore(members)
+            | Reason::MissingMembers(members) => names(members),
+            Reason::StandbyLeaves(leaving) | Reason::Degrade(leaving) => named(leaving),
+            Reason::StandbySwapped(joining, leaving) => {
+                format!("in: {}; out: {}", names(joining), named(leaving))
+            }
+            Reason::ConfirmationsChange(from, to) => format!("{from} to {to}"),
+            Reason::WritesWait(have, need) => format!("{have} confirm, {need} are needed"),
+            Reason::ReplicationLost(age) => format!("for {} ms", age.as_millis()),
+            Reason::FastForward(member, from) => format!("{member} from {from}"),
             Reason::PrimarySilent(age) => format!("for {} ms", age.as_millis()),
             Reason::Flapping(count) => format!("{count} failovers"),
             Reason::LeaseRunning(left) => format!("{} ms left", left.as_millis()),
             Reason::Unresponsive(age) => format!("for {} ms", age.as_millis()),
-            Reason::NoCandidate(refused) => refused
-                .iter()
-                .map(|(member, why)| format!("{member}: {why}"))
-                .collect::<Vec<_>>()
-                .join("; "),
+            Reason::NoCandidate(refused) => named(refused),
             Reason::WaitingForMember(member, what) | Reason::Clone(member, what) => {
                 format!("{member}: {what}")
             }
             Reason::Switchover(text)
+            | Reason::RuleProven(text)
+            | Reason::RuleWithdrawn(text)
+            | Reason::WaitingForConfirmation(text)
             | Reason::RequestDone(text)
             | Reason::RequestFailed(text)
             | Reason::Busy(text)
@@ -536,6 +638,14 @@ impl Reason {
             | Reason::Stopping => String::new(),
         }
     }
+}
+
+fn named(members: &[(MemberName, String)]) -> String {
+    members
+        .iter()
+        .map(|(member, why)| format!("{member}: {why}"))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 fn names(members: &[MemberName]) -> String {

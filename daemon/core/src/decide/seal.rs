@@ -3,6 +3,8 @@
 
 use crate::model::Epoch;
 use crate::model::PostgresStatus;
+use crate::model::member::SealReport;
+use crate::model::rule::is_on_line;
 use crate::model::view::MemberView;
 
 use super::member::{Action, MemberVerdict, act, idle};
@@ -28,7 +30,8 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
                 );
             }
             match view.seal.filter(|seal| seal.target == target) {
-                Some(seal) => idle(Reason::Sealed(target, seal.end)),
+                Some(seal) => fast_forward(view, target, seal)
+                    .unwrap_or_else(|| idle(Reason::Sealed(target, seal.end))),
                 None => idle(Reason::ReadingWal),
             }
         }
@@ -58,4 +61,31 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
             Reason::PrimaryWithoutGrant,
         ),
     }
+}
+
+/// The leader chose this member, and another sealed one has more: only what both have sealed for
+/// may be fetched, and the seal is given anew afterwards [model-durability H11].
+fn fast_forward(view: &MemberView, target: Epoch, seal: &SealReport) -> Option<MemberVerdict> {
+    let wanted = view.state.fast_forward.as_ref().filter(|wanted| {
+        wanted.target == target
+            && wanted.member == *view.me
+            && Some(wanted.incarnation) == view.durable.incarnation
+    })?;
+    let is_done = (seal.timeline, seal.end) == (wanted.timeline, wanted.until);
+    let is_on_line = is_on_line(
+        &view.state.ledger,
+        (seal.timeline, seal.end),
+        (wanted.timeline, wanted.until),
+    );
+    (!is_done && is_on_line).then(|| {
+        act(
+            Action::FastForward {
+                from: wanted.from.clone(),
+                target,
+                timeline: wanted.timeline,
+                until: wanted.until,
+            },
+            Reason::FastForward(wanted.member.clone(), wanted.from.clone()),
+        )
+    })
 }

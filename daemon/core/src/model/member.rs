@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::confirmation::SyncReport;
 use super::epoch::Epoch;
 use super::ids::{Incarnation, MemberName, NodeId, RequestId};
 use super::lsn::Lsn;
@@ -46,6 +47,9 @@ pub struct Tags {
     pub clonefrom: bool,
     /// Never a sync standby.
     pub nosync: bool,
+    /// Higher confirms first: lower ones are in the rule only when there are too few above them. 0
+    /// is the same as `nosync`; default 1.
+    pub sync_priority: Option<u32>,
     /// Any other tag, for `tag_*` filters and people.
     pub custom: BTreeMap<String, String>,
 }
@@ -57,6 +61,17 @@ impl Tags {
             0
         } else {
             self.failover_priority.unwrap_or(1)
+        }
+    }
+}
+
+impl Tags {
+    /// The effective priority as a sync standby; 0 means never.
+    pub fn sync_priority(&self) -> u32 {
+        if self.nosync {
+            0
+        } else {
+            self.sync_priority.unwrap_or(1)
         }
     }
 }
@@ -189,6 +204,9 @@ pub struct MemberReport {
     /// diverged member be rewound from it [D8].
     #[serde(default)]
     pub checkpointed: Epoch,
+    /// Its commits and who confirms them, when it is a primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncReport>,
     /// What its own loop last decided, as a sentence.
     pub verdict: String,
 }

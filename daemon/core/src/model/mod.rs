@@ -1,5 +1,6 @@
 //! What is true ([`state`]) and what was seen ([`view`]).
 
+pub mod confirmation;
 pub mod epoch;
 pub mod ids;
 pub mod lease;

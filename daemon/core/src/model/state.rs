@@ -70,6 +70,24 @@ pub struct Reign {
     pub ended_because: Option<String>,
 }
 
+/// A lagging candidate fetches the rest from the best sealed member; then it seals again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FastForward {
+    /// The epoch that is to be granted.
+    pub target: Epoch,
+    /// Who fetches.
+    pub member: MemberName,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// From whom; sealed for the same epoch, and running.
+    pub from: MemberName,
+    /// The last timeline in that one's WAL.
+    pub timeline: TimelineId,
+    /// Where that one's WAL ends.
+    pub until: Lsn,
+}
+
 /// The cluster takes no automatic action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +142,9 @@ pub struct ClusterState {
     pub live_rules: Vec<Rule>,
     /// The newest rule number given.
     pub last_rule: RuleId,
+    /// A sealed member that fetches what a better one has, before it is granted.
+    #[serde(default)]
+    pub fast_forward: Option<FastForward>,
     /// D before the latest change of D, until W of it has passed everywhere.
     pub previous_lease: Option<Duration>,
     /// Operator requests, by id.

@@ -387,6 +387,7 @@ impl Check<'_> {
             noloadbalance: written.noloadbalance,
             clonefrom: written.clonefrom,
             nosync: written.nosync,
+            sync_priority: None,
             custom,
         }
     }
@@ -446,6 +447,7 @@ impl Check<'_> {
             probe_limit_ms: milliseconds(self.duration("settings.probe_limit", &table.probe_limit)),
             keep_standby_sessions: table.keep_standby_sessions,
             parameters: self.parameters("settings.parameters", &table.parameters),
+            ..Settings::default()
         };
         let found = settings.problems().into_iter();
         self.problems

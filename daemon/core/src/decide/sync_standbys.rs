@@ -1,0 +1,272 @@
+//! Rule: which standbys commits wait for. Every change is the same five steps: Propose, set and
+//! proven in force on the primary, X read, k' of S' have flushed X, Activate.
+//!
+//! Only Propose, Activate and Withdraw are taken here; the steps between are the primary's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::change::Command;
+use crate::model::confirmation::{SyncReport, confirmed_by};
+use crate::model::postgres::Primary;
+use crate::model::view::ClusterView;
+use crate::model::{MemberName, MemberReport, PostgresStatus, Reign, Rule, RuleId};
+
+use super::cluster::{Verdict, propose};
+use super::reason::Reason;
+use super::wanted_rule::{Change, StandbyFacts, Wanted, wanted};
+
+/// After a Grant standbys have so long to attach before "nobody is left" is believed.
+const ATTACH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What the leader knows of the primary's commits.
+struct Seen<'a> {
+    reign: &'a Reign,
+    primary: &'a Primary,
+    sync: &'a SyncReport,
+    /// The newest rule of the epoch.
+    newest: &'a Rule,
+    /// It is a proposal: older rules of the epoch are live.
+    is_open: bool,
+}
+
+/// One step of whatever change is under way, or the next one.
+pub fn sync_standbys(view: &ClusterView) -> Verdict {
+    let Some(seen) = look(view) else {
+        return Verdict::Pass;
+    };
+    let activation = activate(view, &seen);
+    if activation != Verdict::Pass {
+        return activation;
+    }
+    if seen.is_open && seen.sync.unusable == Some(seen.newest.id) {
+        return propose(
+            Command::Withdraw {
+                epoch: seen.reign.epoch,
+                rule: seen.newest.id,
+            },
+            Reason::RuleWithdrawn(seen.newest.to_string()),
+        );
+    }
+    if view.state.pause.is_some() {
+        return Verdict::Pass;
+    }
+    let facts = facts(view, &seen);
+    match wanted(&view.state.settings, seen.newest, &facts) {
+        Wanted::Same => Verdict::Pass,
+        // Told, and no reason to hold up the rules behind this one.
+        Wanted::TooFew { .. } => Verdict::Pass,
+        Wanted::PrimaryAlone { lasted } => primary_alone(view, &seen, lasted),
+        Wanted::Other(change) => change_rule(view, &seen, &facts, change),
+    }
+}
+
+/// In words, why writes wait or clients are not let in; for `status`.
+pub fn waiting(view: &ClusterView) -> Option<Reason> {
+    let seen = look(view)?;
+    match wanted(&view.state.settings, seen.newest, &facts(view, &seen)) {
+        Wanted::TooFew { confirm } => Some(Reason::WritesWait(confirm, view.state.settings.k_min)),
+        Wanted::Same | Wanted::PrimaryAlone { .. } | Wanted::Other(_) => None,
+    }
+}
+
+fn look<'a>(view: &'a ClusterView) -> Option<Seen<'a>> {
+    let reign = view.state.followable()?;
+    let report = view.fresh(&reign.holder)?;
+    let PostgresStatus::Primary(primary) = &report.postgres else {
+        return None;
+    };
+    // X and everything else is of this epoch and this server process, or of none.
+    let sync = report.sync.as_ref().filter(|sync| {
+        sync.epoch == reign.epoch && sync.started_unix_ms == primary.started_unix_ms
+    })?;
+    let mut of_epoch = view
+        .state
+        .live_rules
+        .iter()
+        .filter(|rule| rule.epoch == reign.epoch);
+    let first = of_epoch.next()?;
+    let newest = of_epoch.next_back().unwrap_or(first);
+    Some(Seen {
+        reign,
+        primary,
+        sync,
+        newest,
+        is_open: newest.id != first.id,
+    })
+}
+
+/// The proven rule, when its quorum has X.
+fn activate(view: &ClusterView, seen: &Seen) -> Verdict {
+    let Some(proven) = seen.sync.proven else {
+        return Verdict::Pass;
+    };
+    let live = &view.state.live_rules;
+    let Some(rule) = live
+        .iter()
+        .find(|rule| rule.id == proven.rule && rule.epoch == seen.reign.epoch)
+    else {
+        return Verdict::Pass;
+    };
+    let is_done = seen.reign.is_activated && live.first().map(|first| first.id) == Some(rule.id);
+    // A server given something newer since evaluates that too: X is not the newest rule's.
+    if is_done || seen.sync.given > rule.id && !is_unusable(seen, rule.id) {
+        return Verdict::Pass;
+    }
+    let by = confirmed_by(
+        rule,
+        proven.x,
+        seen.primary,
+        &view.state.ledger,
+        view.reports,
+    );
+    if (by.len() as u64) < u64::from(rule.k) {
+        return Verdict::Pass;
+    }
+    propose(
+        Command::Activate {
+            epoch: seen.reign.epoch,
+            rule: rule.id,
+            at: proven.x,
+            by,
+        },
+        Reason::RuleProven(rule.to_string()),
+    )
+}
+
+/// `given` stands above the rule only because a proposal behind it was made unusable.
+fn is_unusable(seen: &Seen, rule: RuleId) -> bool {
+    seen.sync.unusable == Some(seen.sync.given) && rule < seen.sync.given
+}
+
+fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> {
+    let zones = &view.state.settings.zones;
+    let primary_zone = zones.get(&seen.reign.holder);
+    // A leader of a moment ago has not heard everybody yet.
+    let is_settled = view.leading_for >= view.fresh_within() * 2;
+    view.state
+        .databases()
+        .filter(|(name, _)| **name != seen.reign.holder)
+        .map(|(name, member)| {
+            let report = view.fresh(name);
+            let found = seen
+                .sync
+                .standbys
+                .iter()
+                .find(|it| it.member == *name && Some(it.incarnation) == member.incarnation);
+            let facts = StandbyFacts {
+                incarnation: member.incarnation,
+                priority: member.tags.sync_priority(),
+                is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
+                is_heard: report.is_some() || !is_settled,
+                cannot_confirm: report.and_then(cannot_confirm),
+                is_connected: found.is_some_and(|it| it.is_connected),
+                proven_for: found
+                    .and_then(|it| it.proven_for_ms)
+                    .map(Duration::from_millis),
+                late_for: found
+                    .and_then(|it| it.late_for_ms)
+                    .map(Duration::from_millis),
+            };
+            (name.clone(), facts)
+        })
+        .collect()
+}
+
+/// What a standby's own daemon says against it.
+fn cannot_confirm(report: &MemberReport) -> Option<String> {
+    match &report.postgres {
+        PostgresStatus::Standby(_) | PostgresStatus::Unknown { .. } => {}
+        PostgresStatus::Empty
+        | PostgresStatus::Unusable { .. }
+        | PostgresStatus::Stopped(_)
+        | PostgresStatus::Starting { .. }
+        | PostgresStatus::Primary(_)
+        | PostgresStatus::Unresponsive { .. }
+        | PostgresStatus::Stopping => {
+            return Some(format!("its PostgreSQL is {}", report.postgres.word()));
+        }
+    }
+    let probes = [
+        ("data", report.health.data_volume),
+        ("WAL", report.health.wal_volume),
+    ];
+    probes.into_iter().find_map(|(what, probe)| {
+        probe
+            .filter(|probe| probe.is_stuck || probe.has_failed)
+            .map(|_| format!("its {what} volume does not take writes"))
+    })
+}
+
+/// A renewal of this epoch that this leader confirmed less than R ago. The base of the wait moves
+/// with every confirmation; at its election, its start or a Grant it is not one.
+fn has_fresh_renewal(view: &ClusterView) -> bool {
+    view.base_age < view.times.renew
+        && view.base_age < view.leading_for
+        && view.grant_age.is_none_or(|age| view.base_age < age)
+}
+
+fn change_rule(
+    view: &ClusterView,
+    seen: &Seen,
+    facts: &BTreeMap<MemberName, StandbyFacts>,
+    change: Change,
+) -> Verdict {
+    let gives_up = !change.leaving.is_empty() || change.k < seen.newest.k;
+    if gives_up && !has_fresh_renewal(view) {
+        return Verdict::Pass;
+    }
+    // One change after the other, except that a proposal nobody can confirm is no reason to wait.
+    if seen.is_open && !gives_up {
+        return Verdict::Pass;
+    }
+    if change.k < seen.newest.k && may_still_attach(view, seen, facts) {
+        return Verdict::Pass;
+    }
+    let rule = Rule {
+        id: RuleId(view.state.last_rule.0 + 1),
+        epoch: seen.reign.epoch,
+        k: change.k,
+        set: change.set.clone(),
+    };
+    propose(Command::Propose { rule }, reason(seen.newest, change))
+}
+
+/// A young reign: standbys that are heard and may confirm have not had the time to.
+fn may_still_attach(
+    view: &ClusterView,
+    seen: &Seen,
+    facts: &BTreeMap<MemberName, StandbyFacts>,
+) -> bool {
+    view.state.settings.wanted_k() > 0
+        && !seen.reign.is_activated
+        && view.grant_age.is_some_and(|age| age < ATTACH_PATIENCE)
+        && facts
+            .values()
+            .any(|it| it.is_heard && it.priority > 0 && it.cannot_confirm.is_none())
+}
+
+fn reason(newest: &Rule, change: Change) -> Reason {
+    match (change.joining.is_empty(), change.leaving.is_empty()) {
+        _ if change.k == 0 => Reason::Degrade(change.leaving),
+        _ if newest.k == 0 => Reason::Restore(change.joining),
+        (true, true) => Reason::ConfirmationsChange(newest.k, change.k),
+        (false, true) => Reason::StandbyJoins(change.joining),
+        (true, false) => Reason::StandbyLeaves(change.leaving),
+        (false, false) => Reason::StandbySwapped(change.joining, change.leaving),
+    }
+}
+
+/// The primary's network is at fault: after D/2 another one takes over, all of them sealed.
+fn primary_alone(view: &ClusterView, seen: &Seen, lasted: Duration) -> Verdict {
+    if lasted < view.times.lease / 2 || !seen.reign.is_activated {
+        return Verdict::Pass;
+    }
+    propose(
+        Command::Revoke {
+            epoch: seen.reign.epoch,
+            reason: "replication-lost".to_owned(),
+        },
+        Reason::ReplicationLost(lasted),
+    )
+}

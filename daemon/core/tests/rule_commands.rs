@@ -1,0 +1,511 @@
+//! Commands about rules: each refusal has its name, and stored state of earlier builds loads.
+
+use std::collections::BTreeMap;
+
+use cluster_core::change::command::{COMMAND_VERSION, Founder, Grant};
+use cluster_core::change::{Applied, Command, Rejected, Stamp, apply, invariants};
+use cluster_core::model::member::SealReport;
+use cluster_core::model::request::Step;
+use cluster_core::model::settings::{Durability, Mode};
+use cluster_core::model::state::{FastForward, Identity};
+use cluster_core::model::{
+    Addresses, ClusterId, ClusterState, Epoch, Generation, Incarnation, Lsn, MemberKind,
+    MemberName, NodeId, RequestId, RequestKind, Rule, RuleId, Settings, Tags, TimelineId,
+};
+
+fn name(text: &str) -> MemberName {
+    text.parse().expect("a good name")
+}
+
+fn set(names: &[&str]) -> BTreeMap<MemberName, Incarnation> {
+    names.iter().map(|it| (name(it), Incarnation(1))).collect()
+}
+
+fn commit(state: &mut ClusterState, command: Command) -> Result<Applied, Rejected> {
+    let before = state.clone();
+    let stamp = Stamp {
+        version: COMMAND_VERSION,
+        at_unix_ms: 0,
+        command,
+    };
+    let result = apply(state, 1, &stamp);
+    if result.is_err() {
+        assert_eq!(*state, before, "a refused command changes nothing");
+    }
+    assert_eq!(invariants::check(state), Vec::<String>::new());
+    result
+}
+
+fn done(state: &mut ClusterState, command: Command) {
+    assert_eq!(commit(state, command), Ok(Applied::Changed));
+}
+
+fn seal(member: &str, epoch: u64, end: u64) -> SealReport {
+    SealReport {
+        member: name(member),
+        incarnation: Incarnation(1),
+        target: Epoch(epoch),
+        timeline: TimelineId(u32::try_from(epoch).expect("small")),
+        end: Lsn(end),
+        is_running: true,
+    }
+}
+
+fn rule(id: u64, epoch: u64, k: u32, names: &[&str]) -> Rule {
+    Rule {
+        id: RuleId(id),
+        epoch: Epoch(epoch),
+        k,
+        set: set(names),
+    }
+}
+
+fn grant(state: &ClusterState, member: &str, first_rule: Rule, sealed: Vec<SealReport>) -> Grant {
+    let own = sealed.iter().find(|it| it.member == name(member));
+    let own = own.cloned().unwrap_or_else(|| seal(member, 1, 0));
+    Grant {
+        epoch: state.epoch().next(),
+        member: name(member),
+        incarnation: Incarnation(1),
+        timeline: state.ledger.highest().next(),
+        parent: own.timeline,
+        start: own.end,
+        first_rule,
+        sealed,
+        live: state.live_rules.iter().map(|rule| rule.id).collect(),
+        reason: String::new(),
+        loss: None,
+    }
+}
+
+fn put(state: &mut ClusterState, grant: Grant) -> Result<Applied, Rejected> {
+    commit(state, Command::Grant(Box::new(grant)))
+}
+
+fn propose(state: &mut ClusterState, rule: Rule) -> Result<Applied, Rejected> {
+    commit(state, Command::Propose { rule })
+}
+
+fn activate(
+    state: &mut ClusterState,
+    rule: u64,
+    at: u64,
+    by: &[&str],
+) -> Result<Applied, Rejected> {
+    let epoch = state.epoch();
+    commit(
+        state,
+        Command::Activate {
+            epoch,
+            rule: RuleId(rule),
+            at: Lsn(at),
+            by: set(by),
+        },
+    )
+}
+
+fn withdraw(state: &mut ClusterState, rule: u64) -> Result<Applied, Rejected> {
+    let epoch = state.epoch();
+    let rule = RuleId(rule);
+    commit(state, Command::Withdraw { epoch, rule })
+}
+
+fn revoke(state: &mut ClusterState) {
+    let epoch = state.epoch();
+    let reason = "primary-silent".to_owned();
+    done(state, Command::Revoke { epoch, reason });
+}
+
+/// Members a, b, c; the first data on a; nobody granted yet.
+fn formed(mode: Mode) -> ClusterState {
+    let mut state = ClusterState::default();
+    let founder = |(node, it): (usize, &str)| Founder {
+        name: name(it),
+        node: NodeId(node as u64),
+        kind: MemberKind::Database,
+        peer: String::new(),
+    };
+    let settings = Settings {
+        mode,
+        ..Settings::default()
+    };
+    done(
+        &mut state,
+        Command::Form {
+            identity: Identity {
+                id: ClusterId("x".to_owned()),
+                name: "x".parse().expect("a good name"),
+                generation: Generation(1),
+            },
+            members: ["a", "b", "c"]
+                .into_iter()
+                .enumerate()
+                .map(founder)
+                .collect(),
+            settings: Box::new(settings),
+        },
+    );
+    for member in ["a", "b", "c"] {
+        describe(&mut state, member, 1);
+    }
+    let member = name("a");
+    done(&mut state, Command::Initialize { member });
+    done(
+        &mut state,
+        Command::Initialized {
+            member: name("a"),
+            system_identifier: 1,
+            timeline: TimelineId(1),
+        },
+    );
+    state
+}
+
+fn describe(state: &mut ClusterState, member: &str, life: u32) {
+    let member = name(member);
+    let command = Command::Describe {
+        member,
+        addresses: Addresses::default(),
+        tags: Tags::default(),
+        incarnation: Some(Incarnation(life)),
+    };
+    done(state, command);
+}
+
+/// a serves epoch 1 under rule 1: one of b and c. Everything begins at 0/64.
+fn serving() -> ClusterState {
+    let mut state = formed(Mode::Sync);
+    let sealed = ["a", "b", "c"].map(|it| seal(it, 1, 100)).to_vec();
+    let first = grant(&state, "a", rule(1, 1, 1, &["b", "c"]), sealed);
+    assert_eq!(put(&mut state, first), Ok(Applied::Changed));
+    done(
+        &mut state,
+        Command::Promoted {
+            epoch: Epoch(1),
+            member: name("a"),
+            fork: Lsn(100),
+        },
+    );
+    assert_eq!(activate(&mut state, 1, 110, &["b"]), Ok(Applied::Changed));
+    state
+}
+
+#[test]
+fn a_grant_needs_every_live_rule_blocked() {
+    let mut state = serving();
+    revoke(&mut state);
+    let one = grant(&state, "b", rule(2, 2, 1, &[]), vec![seal("b", 2, 200)]);
+    let missing = vec![name("a"), name("c")];
+    assert_eq!(put(&mut state, one), Err(Rejected::NotBlocked { missing }));
+    let both = vec![seal("b", 2, 200), seal("c", 2, 150)];
+    let both = grant(&state, "b", rule(2, 2, 1, &["c"]), both);
+    assert_eq!(put(&mut state, both), Ok(Applied::Changed));
+}
+
+#[test]
+fn the_old_primary_alone_blocks_its_own_rules_in_the_same_life_only() {
+    let mut state = serving();
+    revoke(&mut state);
+    let own = grant(&state, "a", rule(2, 2, 1, &[]), vec![seal("a", 2, 200)]);
+    assert_eq!(put(&mut state.clone(), own), Ok(Applied::Changed));
+    describe(&mut state, "a", 2);
+    let mut copy = seal("a", 2, 200);
+    copy.incarnation = Incarnation(2);
+    let mut again = grant(&state, "a", rule(2, 2, 1, &[]), vec![copy]);
+    again.incarnation = Incarnation(2);
+    assert!(matches!(
+        put(&mut state, again),
+        Err(Rejected::NotBlocked { .. })
+    ));
+}
+
+#[test]
+fn joint_rule_of_an_open_change_must_be_blocked_too() {
+    let mut state = formed(Mode::Sync);
+    let sealed = ["a", "b", "c"].map(|it| seal(it, 1, 100)).to_vec();
+    let first = grant(&state, "a", rule(1, 1, 1, &["b"]), sealed);
+    assert_eq!(put(&mut state, first), Ok(Applied::Changed));
+    let fork = Command::Promoted {
+        epoch: Epoch(1),
+        member: name("a"),
+        fork: Lsn(100),
+    };
+    done(&mut state, fork);
+    assert_eq!(activate(&mut state, 1, 110, &["b"]), Ok(Applied::Changed));
+    let two = rule(2, 1, 2, &["b", "c"]);
+    assert_eq!(propose(&mut state, two), Ok(Applied::Changed));
+    revoke(&mut state);
+    // b alone blocks rule 1 and rule 2, not the mixture of both: c alone may have confirmed.
+    let alone = grant(&state, "b", rule(3, 2, 1, &[]), vec![seal("b", 2, 200)]);
+    let missing = vec![name("a"), name("c")];
+    assert_eq!(
+        put(&mut state, alone),
+        Err(Rejected::NotBlocked { missing })
+    );
+}
+
+#[test]
+fn a_grant_goes_to_nobody_who_is_behind_and_rests_on_no_seal_of_another_time() {
+    let mut state = serving();
+    revoke(&mut state);
+    let sealed = vec![seal("b", 2, 200), seal("c", 2, 150)];
+    let behind = grant(&state, "c", rule(2, 2, 1, &[]), sealed.clone());
+    let refused = Err(Rejected::BehindBest {
+        member: name("c"),
+        best: name("b"),
+    });
+    assert_eq!(put(&mut state, behind), refused);
+    let mut old = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed.clone());
+    old.sealed[1].target = Epoch(1);
+    let refused =
+        |result| matches!(result, Err(Rejected::BadSeal { member, .. }) if member == name("c"));
+    assert!(refused(put(&mut state, old)));
+    let mut other_life = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed.clone());
+    other_life.sealed[1].incarnation = Incarnation(9);
+    assert!(refused(put(&mut state, other_life)));
+    let mut elsewhere = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed);
+    elsewhere.start = Lsn(201);
+    assert!(matches!(
+        put(&mut state, elsewhere),
+        Err(Rejected::BadSeal { member, .. }) if member == name("b")
+    ));
+}
+
+#[test]
+fn first_rule_names_sealed_members_on_the_line_and_is_no_silent_degrade() {
+    let mut state = serving();
+    revoke(&mut state);
+    let sealed = vec![seal("a", 2, 300), seal("b", 2, 200), seal("c", 2, 150)];
+    let degrades = grant(&state, "a", rule(2, 2, 0, &[]), sealed.clone());
+    assert!(matches!(
+        put(&mut state, degrades),
+        Err(Rejected::BadRule(_))
+    ));
+    // Forced: b is taken although a has more, and a is not on the line of b.
+    let id = RequestId("r".to_owned());
+    let kind = RequestKind::Failover { to: name("b") };
+    let by = "somebody".to_owned();
+    let ask = Command::Ask {
+        id: id.clone(),
+        kind,
+        by,
+    };
+    done(&mut state, ask);
+    let step = Step::Moving { to: name("b") };
+    done(&mut state, Command::Step { id, step });
+    let forced = grant(&state, "b", rule(2, 2, 1, &["a"]), sealed.clone());
+    assert!(matches!(put(&mut state, forced), Err(Rejected::BadRule(_))));
+    let forced = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed);
+    assert_eq!(put(&mut state, forced), Ok(Applied::Changed));
+}
+
+#[test]
+fn a_rule_is_activated_by_k_of_its_own_members() {
+    let mut state = serving();
+    assert_eq!(
+        propose(&mut state, rule(2, 1, 2, &["b", "c"])),
+        Ok(Applied::Changed)
+    );
+    let few = Err(Rejected::NotConfirmed {
+        rule: RuleId(2),
+        needed: 2,
+        have: 1,
+    });
+    assert_eq!(activate(&mut state, 2, 200, &["b"]), few);
+    assert_eq!(state.live_rules.len(), 2);
+    assert_eq!(
+        activate(&mut state, 2, 200, &["b", "c"]),
+        Ok(Applied::Changed)
+    );
+    assert_eq!(state.live_rules, vec![rule(2, 1, 2, &["b", "c"])]);
+    assert_eq!(
+        activate(&mut state, 2, 200, &["b", "c"]),
+        Ok(Applied::Unchanged)
+    );
+}
+
+#[test]
+fn proposing_removes_nothing_and_its_refusals_have_names() {
+    let mut state = serving();
+    for bad in [
+        rule(9, 1, 1, &["b"]),
+        rule(2, 2, 1, &["b"]),
+        rule(2, 1, 1, &["a", "b"]),
+        rule(2, 1, 3, &["b", "c"]),
+        rule(2, 1, 1, &[]),
+        rule(2, 1, 0, &["b"]),
+    ] {
+        assert!(propose(&mut state, bad.clone()).is_err(), "{bad}");
+    }
+    for id in 2..=9 {
+        let next = rule(id, 1, 1, if id % 2 == 0 { &["b"] } else { &["c"] });
+        assert_eq!(propose(&mut state, next), Ok(Applied::Changed));
+    }
+    assert_eq!(state.live_rules.len(), 9);
+    let one_more = propose(&mut state, rule(10, 1, 0, &[]));
+    assert_eq!(one_more, Err(Rejected::TooManyProposals(8)));
+    revoke(&mut state);
+    let late = propose(&mut state, rule(10, 1, 0, &[]));
+    assert!(matches!(late, Err(Rejected::WrongPhase { .. })));
+    let late = activate(&mut state, 2, 200, &["b"]);
+    assert!(matches!(late, Err(Rejected::WrongPhase { .. })));
+}
+
+#[test]
+fn only_an_open_proposal_is_withdrawn() {
+    let mut state = serving();
+    assert_eq!(
+        propose(&mut state, rule(2, 1, 0, &[])),
+        Ok(Applied::Changed)
+    );
+    assert_eq!(
+        withdraw(&mut state, 1),
+        Err(Rejected::NotAProposal(RuleId(1)))
+    );
+    assert_eq!(
+        withdraw(&mut state, 7),
+        Err(Rejected::NotAProposal(RuleId(7)))
+    );
+    assert_eq!(withdraw(&mut state, 2), Ok(Applied::Changed));
+    assert_eq!(withdraw(&mut state, 2), Ok(Applied::Unchanged));
+    assert_eq!(state.live_rules, vec![rule(1, 1, 1, &["b", "c"])]);
+    assert_eq!(
+        propose(&mut state, rule(3, 1, 0, &[])),
+        Ok(Applied::Changed)
+    );
+    revoke(&mut state);
+    assert!(matches!(
+        withdraw(&mut state, 3),
+        Err(Rejected::WrongPhase { .. })
+    ));
+}
+
+#[test]
+fn strict_has_no_rule_below_its_minimum() {
+    let mut state = serving();
+    let strict = Durability {
+        mode: Mode::Strict,
+        k: 1,
+        k_min: 1,
+        zones: BTreeMap::new(),
+    };
+    done(&mut state, Command::SetDurability(Box::new(strict)));
+    let nobody = propose(&mut state, rule(2, 1, 0, &[]));
+    assert_eq!(nobody, Err(Rejected::BelowMinimum { k: 0, k_min: 1 }));
+}
+
+#[test]
+fn durability_settings_are_checked_as_a_whole() {
+    let mut state = serving();
+    let good = Durability {
+        mode: Mode::Strict,
+        k: 2,
+        k_min: 1,
+        zones: BTreeMap::from([(name("a"), "left".to_owned())]),
+    };
+    let bad = [
+        Durability {
+            k: 0,
+            ..good.clone()
+        },
+        Durability {
+            k: 9,
+            ..good.clone()
+        },
+        Durability {
+            k_min: 0,
+            ..good.clone()
+        },
+        Durability {
+            k: 3,
+            k_min: 3,
+            ..good.clone()
+        },
+        Durability {
+            k: 1,
+            k_min: 2,
+            ..good.clone()
+        },
+        Durability {
+            zones: BTreeMap::from([(name("z"), "left".to_owned())]),
+            ..good.clone()
+        },
+        Durability {
+            zones: BTreeMap::from([(name("a"), " ".to_owned())]),
+            ..good.clone()
+        },
+    ];
+    for wanted in bad {
+        let result = commit(&mut state, Command::SetDurability(Box::new(wanted.clone())));
+        assert!(
+            matches!(result, Err(Rejected::BadSettings(_))),
+            "{wanted:?}"
+        );
+    }
+    done(&mut state, Command::SetDurability(Box::new(good.clone())));
+    assert_eq!(state.settings.durability(), good);
+    assert_eq!(state.live_rules.len(), 1, "the rules follow by decisions");
+}
+
+#[test]
+fn fast_forward_belongs_between_two_reigns() {
+    let mut state = serving();
+    let wanted = FastForward {
+        target: Epoch(2),
+        member: name("c"),
+        incarnation: Incarnation(1),
+        from: name("b"),
+        timeline: TimelineId(2),
+        until: Lsn(200),
+    };
+    let ask = |it: FastForward| Command::FastForward(Box::new(it));
+    let early = commit(&mut state, ask(wanted.clone()));
+    assert!(matches!(early, Err(Rejected::WrongMoment(_))));
+    revoke(&mut state);
+    let stale = FastForward {
+        target: Epoch(1),
+        ..wanted.clone()
+    };
+    let stale = commit(&mut state, ask(stale));
+    assert!(matches!(stale, Err(Rejected::WrongEpoch { .. })));
+    done(&mut state, ask(wanted));
+    let sealed = vec![seal("b", 2, 200), seal("c", 2, 200)];
+    let next = grant(&state, "c", rule(2, 2, 1, &["b"]), sealed);
+    assert_eq!(put(&mut state, next), Ok(Applied::Changed));
+    assert_eq!(state.fast_forward, None);
+}
+
+/// As an earlier build wrote them: without the fields that came later.
+#[test]
+fn what_was_stored_before_loads_and_means_the_same() {
+    let mut state = formed(Mode::Async);
+    let mut first = grant(&state, "a", rule(1, 1, 0, &[]), Vec::new());
+    first.start = Lsn(100);
+    assert_eq!(put(&mut state, first), Ok(Applied::Changed));
+    let mut written = serde_json::to_value(&state).expect("written");
+    let object = written.as_object_mut().expect("an object");
+    assert!(object.remove("fast_forward").is_some());
+    let settings = object["settings"].as_object_mut().expect("an object");
+    for later in ["k", "k_min", "zones"] {
+        assert!(settings.remove(later).is_some(), "{later}");
+    }
+    for member in object["members"]
+        .as_object_mut()
+        .expect("an object")
+        .values_mut()
+    {
+        let tags = member["tags"].as_object_mut().expect("an object");
+        assert!(tags.remove("sync_priority").is_some());
+    }
+    let read: ClusterState = serde_json::from_value(written).expect("it loads");
+    assert_eq!(read, state);
+    let activate = r#"{"Activate":{"epoch":1,"rule":1,"at":100}}"#;
+    let activate: Command = serde_json::from_str(activate).expect("it loads");
+    let promoted = Command::Promoted {
+        epoch: Epoch(1),
+        member: name("a"),
+        fork: Lsn(100),
+    };
+    done(&mut state, promoted);
+    done(&mut state, activate);
+}
