@@ -14,6 +14,7 @@ pub mod quarantine;
 pub mod reason;
 pub mod rejoin;
 pub mod requests;
+pub mod rule_setter;
 pub mod seal;
 pub mod sync_standbys;
 pub mod upkeep;

@@ -1,0 +1,6 @@
+//! Rules of durability: the commands, the leader's decisions, the primary's steps.
+
+mod cluster;
+mod commands;
+mod decisions;
+mod setter;
