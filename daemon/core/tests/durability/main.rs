@@ -1,4 +1,9 @@
-//! The durability protocol in small, exhaustively.
+//! The durability protocol in small, exhaustively: 3 or 4 members, k up to 2, rule changes, epochs,
+//! writes and lost disks, every order of steps within bounds. What Raft does is the core's own `apply`;
+//! whether WAL is on a line and whether a flush counts, its own functions. No clock takes part.
+//!
+//! `cargo test -p cluster-core --test durability -- --nocapture` tells the bounds and counts of
+//! states. `DURABILITY_DEEP=30` also runs the searches that take long, each for at most 30 minutes.
 #![allow(clippy::disallowed_methods, reason = "the search times itself")]
 
 mod search;
@@ -220,6 +225,7 @@ fn mutants() -> Vec<(Wrong, Bounds)> {
         (Wrong::ProposalSupersedes, bounds(3, 2, 1, 2, 0)),
         (Wrong::LiveDroppedAtGrant, bounds(3, 3, 1, 0, 0)),
         (Wrong::XBeforeInForce, bounds(3, 2, 1, 1, 0)),
+        (Wrong::SetAndWithdrawn, bounds(3, 2, 1, 1, 0)),
         (Wrong::RunningPrimarySeals, bounds(3, 2, 1, 0, 0)),
     ]
 }

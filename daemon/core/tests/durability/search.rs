@@ -69,6 +69,11 @@ pub enum Step {
     },
     InForce(usize),
     Activate(usize),
+    /// The primary makes the id unusable for its server, asks, and the proposal is forgotten.
+    Withdraw {
+        member: usize,
+        id: u8,
+    },
     Stop(usize),
     Clone {
         member: usize,
@@ -314,6 +319,16 @@ impl Search {
         {
             steps.push(Step::Activate(at));
         }
+        for (id, _, _) in truth.live.iter().filter(|live| live.1 == epoch) {
+            let was_set = *id <= server.given && self.wrong == Wrong::SetAndWithdrawn;
+            let change = Change::Withdraw { rule: *id };
+            if (*id > server.given || was_set) && self.truths.after(world.truth, change).is_some() {
+                steps.push(Step::Withdraw {
+                    member: at,
+                    id: *id,
+                });
+            }
+        }
         if world.changes < self.bounds.changes {
             let newest = truth.live.last().map(|live| live.2);
             for rule in self.contents(world, at, 0xF) {
@@ -327,7 +342,14 @@ impl Search {
     /// The leader activates by what the primary told of the newest rule.
     fn activation(&self, world: &World, truth: &Truth, at: usize) -> Option<Change> {
         let it = &world.members[at];
-        let (mut rule, mut x) = (it.server.given, it.server.x);
+        // X is the newest rule's that was set; `given` may stand above it after a Withdraw.
+        let set = truth.live.iter().rev().find(|live| {
+            live.1 == truth.epoch && live.0 <= it.server.given && Some(live.2) == it.server.newest
+        });
+        let (mut rule, mut x) = (set.map_or(0, |live| live.0), it.server.x);
+        if self.wrong == Wrong::OlderRuleApplied {
+            rule = it.server.given;
+        }
         let is_first = !truth.is_activated;
         let is_rash = self.wrong == Wrong::ActivatedBeforeX && !is_first
             || self.wrong == Wrong::NoActivationBarrier && is_first;
@@ -467,6 +489,13 @@ impl Model for Search {
                     let wal = world.members[at].wal;
                     world.told |= wal.writes(wal.len());
                 }
+            }
+            Step::Withdraw { member, id } => {
+                let server = &mut world.members[member].server;
+                server.given = server.given.max(id);
+                world.truth = self
+                    .truths
+                    .after(world.truth, Change::Withdraw { rule: id })?;
             }
             Step::Stop(at) => world.stop(at),
             Step::Clone { member, from } => self.renew(&mut world, member, from, false)?,

@@ -38,6 +38,9 @@ pub enum Change {
         at: u8,
         by: Content,
     },
+    Withdraw {
+        rule: u8,
+    },
     Describe {
         member: u8,
         life: u8,
@@ -280,6 +283,13 @@ impl Truths {
                     rule: RuleId(u64::from(rule)),
                     at: Lsn(u64::from(at)),
                     by: set(by),
+                },
+            ),
+            Change::Withdraw { rule } => commit(
+                state,
+                Command::Withdraw {
+                    epoch,
+                    rule: RuleId(u64::from(rule)),
                 },
             ),
             Change::Describe { member, life } => commit(state, describe(member.into(), life)),

@@ -34,6 +34,8 @@ pub enum Wrong {
     LiveDroppedAtGrant,
     /// Beyond the list: X is read before the rule is proven in force.
     XBeforeInForce,
+    /// Beyond the list: a rule that was set is withdrawn.
+    SetAndWithdrawn,
     /// Beyond the list: a running primary counts as sealed.
     RunningPrimarySeals,
 }
