@@ -140,8 +140,10 @@ impl World {
                 None
             }
             Action::Detach { .. } => self.detach(node, now),
-            // The schedules run in `async` so far: nobody is told to.
-            Action::FastForward { .. } => None,
+            Action::FastForward { from, .. } => match self.index_of(from) {
+                Some(from) => self.fast_forward(node, from, now),
+                None => None,
+            },
             Action::ReadEndOfWal { target } => self.read_end(node, *target, now),
             Action::StartSealed => self.start_sealed(node, now),
             Action::Attach { to, epoch } => {
@@ -595,7 +597,16 @@ impl World {
             return None;
         }
         let mut data = source.postgres.data.clone()?;
-        if Some(data.timeline()) != work.source && self.mutant != Mutant::CloneFromAnybody {
+        // A member that lags may have been told to copy an earlier reign of the same member.
+        let wanted = match &work.kind {
+            Long::Initdb => None,
+            Long::Rewind { epoch, .. } | Long::Clone { epoch, .. } => {
+                self.state_of(node).ledger.of_epoch(*epoch)
+            }
+        };
+        let wanted = wanted.map(|entry| entry.timeline);
+        let is_it = Some(data.timeline()) == work.source && Some(data.timeline()) == wanted;
+        if !is_it && self.mutant != Mutant::CloneFromAnybody {
             return None;
         }
         self.check_copied(node, from);

@@ -20,8 +20,8 @@ const UNREACHABLE: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is decided in the modes `sync` and `strict` only; the schedules run in `async` so far.
-const OTHER_MODES: &[&str] = &[
+/// What is decided in the mode `sync`.
+const SYNC: &[&str] = &[
     "sync-standbys",
     "standby-joins-rule",
     "standby-leaves-rule",
@@ -30,13 +30,14 @@ const OTHER_MODES: &[&str] = &[
     "degrade",
     "restore",
     "rule-proven",
-    "rule-withdrawn",
     "waiting-for-confirmation",
-    "writes-wait",
     "replication-lost",
     "missing-members",
     "fast-forward",
 ];
+
+/// What no schedule decides: `strict` is not run, and no simulated primary gives a proposal up.
+const UNDECIDED: &[&str] = &["rule-withdrawn", "writes-wait"];
 
 /// Counts by kind and name.
 #[derive(Clone, Debug, Default)]
@@ -72,10 +73,21 @@ impl Coverage {
         rules
             .chain(actions)
             .chain(reasons.map(|code| ("reason", code)))
-            .filter(|(_, name)| !OTHER_MODES.contains(name))
+            .filter(|(_, name)| !SYNC.contains(name) && !UNDECIDED.contains(name))
             .filter(|(kind, name)| self.get(kind, name) == 0)
             .map(|(kind, name)| format!("{kind} {name}"))
             .collect()
+    }
+
+    /// The same of what schedules in the mode `sync` are there for.
+    pub fn missing_in_sync(&self) -> Vec<&'static str> {
+        let is_missing = |name: &&'static str| {
+            !self
+                .counts
+                .iter()
+                .any(|((_, known), count)| known == name && *count > 0)
+        };
+        SYNC.iter().copied().filter(is_missing).collect()
     }
 
     fn get(&self, kind: &str, name: &str) -> u64 {

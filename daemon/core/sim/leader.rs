@@ -153,6 +153,7 @@ impl World {
                 epoch,
                 sent,
                 lease,
+                newest: state.last_rule,
             }
         } else {
             Message::Refused { start, epoch }

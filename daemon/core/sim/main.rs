@@ -22,5 +22,6 @@ mod postgres;
 mod raft;
 mod random;
 mod schedules;
+mod sync;
 mod transcripts;
 mod world;

@@ -44,6 +44,7 @@ impl World {
             self.decide_as_witness(node);
         } else {
             self.keep_lease(node);
+            self.set_rule(node);
             self.advance_work(node);
             self.advance_doing(node);
             let mind = &self.nodes[node].mind;
@@ -120,6 +121,9 @@ impl World {
         let host = &self.nodes[node];
         let is_marked = host.durable.marker.is_some();
         let mut postgres = host.postgres.status(self.now, &self.names);
+        if let PostgresStatus::Primary(primary) = &mut postgres {
+            self.fill_primary(node, primary);
+        }
         if unseen && host.postgres.runs() && host.postgres.wedged_since.is_none() {
             postgres = PostgresStatus::Unknown {
                 why: "no answer yet".to_owned(),
@@ -321,12 +325,14 @@ impl World {
                 epoch,
                 sent,
                 lease,
+                newest,
             } => {
                 if self.nodes[node].start != start {
                     return;
                 }
                 let stop_hard = self.state_of(node).settings.times().stop_hard;
                 let host = &mut self.nodes[node];
+                host.mind.confirmed_newest = Some(newest);
                 host.holder.confirmed(epoch, sent, lease);
                 host.mind.is_dirty = true;
                 if host.holder.epoch == epoch {
@@ -432,6 +438,7 @@ impl World {
         if let Some(timeline) = opened {
             self.nodes[node].mind.is_dirty = true;
             self.check_promotion(node, timeline);
+            self.begin_commits(node, timeline);
             self.say(node, || {
                 format!("PostgreSQL is out of recovery on timeline {timeline}")
             });
@@ -462,6 +469,12 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.receive_wal(node);
+        }
+        for node in 0..self.nodes.len() {
+            let host = &self.nodes[node];
+            if host.host_up && !host.host_frozen && host.postgres.wedged_since.is_none() {
+                self.advance_commits(node);
+            }
         }
     }
 
@@ -510,6 +523,7 @@ impl World {
         if has_grown {
             self.check_received(node, upstream.epoch);
         }
+        self.reply(node, upstream.member, upstream.epoch);
     }
 
     fn can_stream(&self, node: usize, upstream: Upstream) -> bool {
@@ -569,7 +583,7 @@ impl World {
             hears: Vec::new(),
             drained: host.mind.drained.clone(),
             done_request: host.mind.done_request.clone(),
-            sync: None,
+            sync: self.sync_report(node),
             checkpointed: host.durable.used,
             verdict: String::new(),
         };
@@ -657,7 +671,19 @@ impl World {
             self.crash_daemon(node);
         }
         self.say(node, || "host dies".to_owned());
+        let lies = self.mutant == Mutant::DiskLies;
         let host = &mut self.nodes[node];
+        if let (true, Process::Recovery(_), Some(data)) =
+            (lies, &host.postgres.process, &mut host.postgres.data)
+        {
+            let begin = data
+                .line
+                .last()
+                .map_or(cluster_core::model::Lsn::ZERO, |(_, begin)| *begin);
+            data.end = cluster_core::model::Lsn(data.end.0.saturating_sub(20_000))
+                .max(begin)
+                .max(data.redo);
+        }
         host.host_up = false;
         host.host_frozen = false;
         host.postgres.vanish();

@@ -2,7 +2,7 @@
 
 use cluster_core::change::Command;
 use cluster_core::model::lease::{LeaderVote, Moment};
-use cluster_core::model::{Epoch, MemberReport};
+use cluster_core::model::{Epoch, MemberReport, RuleId};
 use std::time::Duration;
 
 use crate::random::Random;
@@ -43,6 +43,7 @@ pub enum Message {
         epoch: Epoch,
         sent: Moment,
         lease: Duration,
+        newest: RuleId,
     },
     /// Refused: the epoch does not stand any more.
     Refused { start: u32, epoch: Epoch },

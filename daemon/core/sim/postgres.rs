@@ -10,6 +10,7 @@ use cluster_core::model::postgres::{Follows, Primary, Receiver, Standby, Stopped
 use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus, TimelineId};
 
 use crate::network::Micros;
+use crate::sync::Commits;
 
 /// A data directory: which timelines its WAL went through, and where it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +110,8 @@ pub struct Postgres {
     pub tool_runs: bool,
     /// Started by somebody else.
     pub is_foreign: bool,
+    /// Who confirms its commits, out of recovery and outside `async`.
+    pub commits: Option<Commits>,
     /// The directory cannot be used; whether a clone would cure it.
     pub unusable: Option<bool>,
 }
@@ -124,6 +127,7 @@ impl Postgres {
             tool_runs: false,
             is_foreign: false,
             unusable: None,
+            commits: None,
         }
     }
 
@@ -153,6 +157,7 @@ impl Postgres {
             data.was_in_recovery = !matches!(self.process, Process::Writable(_));
         }
         self.process = Process::None;
+        self.commits = None;
         self.dies_at = None;
         self.stops_clean = false;
         self.wedged_since = None;

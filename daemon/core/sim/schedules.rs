@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use cluster_core::model::Tags;
 use cluster_core::model::lease::Preset;
+use cluster_core::model::settings::Mode;
 
 use crate::coverage::Coverage;
 use crate::network::SECOND;
@@ -12,6 +13,9 @@ use crate::world::{Mutant, Setup, World};
 
 /// How many schedules a run without `SIM_SEEDS` has.
 const SCHEDULES: u64 = 10_000;
+
+/// How many schedules in mode `sync` a run without `SYNC_SEEDS` has.
+const SYNC_SCHEDULES: u64 = 1_000;
 
 /// Least simulated time of one schedule.
 const LENGTH: u64 = 60 * SECOND;
@@ -67,13 +71,24 @@ fn setup_of(random: &mut Random) -> Setup {
         preset,
         tags,
         brings,
+        mode: Mode::Async,
+        k: 1,
     }
 }
 
 /// Runs one schedule.
 pub fn run(seed: u64, mutant: Mutant, is_verbose: bool) -> Outcome {
+    run_in(Mode::Async, seed, mutant, is_verbose)
+}
+
+/// The same with commits that wait.
+pub fn run_in(mode: Mode, seed: u64, mutant: Mutant, is_verbose: bool) -> Outcome {
     let mut random = Random::new(seed ^ 0x5EED);
-    let setup = setup_of(&mut random);
+    let mut setup = setup_of(&mut random);
+    setup.mode = mode;
+    if setup.databases > 3 && seed.is_multiple_of(2) {
+        setup.k = 2;
+    }
     let mut world = World::new(seed, &setup, mutant);
     if is_verbose {
         world.trace = Some(Vec::new());
@@ -228,9 +243,13 @@ fn tell(seed: u64) {
 
 /// A world that is wrong must be caught, by the property that is there for it.
 fn must_be_caught(mutant: Mutant, properties: &[&str]) {
+    must_be_caught_in(Mode::Async, mutant, properties);
+}
+
+fn must_be_caught_in(mode: Mode, mutant: Mutant, properties: &[&str]) {
     let mut seen = Vec::new();
     for seed in 1..=MUTANT_SCHEDULES {
-        let outcome = run(seed, mutant, false);
+        let outcome = run_in(mode, seed, mutant, false);
         if let Some(first) = outcome.violations.first() {
             if properties.iter().any(|property| first.contains(property)) {
                 println!("{mutant:?} is caught by seed {seed}: {first:.150}");
@@ -290,4 +309,65 @@ fn a_clone_from_anybody_is_caught() {
 #[test]
 fn a_cluster_that_never_takes_over_is_caught() {
     must_be_caught(Mutant::NobodyTakesOver, &["L1:"]);
+}
+
+#[test]
+fn a_server_that_acknowledges_alone_is_caught() {
+    must_be_caught_in(Mode::Sync, Mutant::AcknowledgesAlone, &["S5:"]);
+}
+
+#[test]
+fn a_disk_that_lies_is_caught() {
+    must_be_caught_in(Mode::Sync, Mutant::DiskLies, &["S5:", "S8:"]);
+}
+
+#[test]
+fn a_receiver_that_outlives_the_seal_is_caught_in_sync_too() {
+    must_be_caught_in(Mode::Sync, Mutant::ReceiverSurvivesDetach, &["S5:", "S7:"]);
+}
+
+/// The same faults, with commits that wait for standbys: S5, S6, S8, S9, S12 and L5.
+#[test]
+fn sync_schedules_keep_every_property() {
+    if let Some(seed) = number("SYNC_SEED") {
+        let outcome = run_in(Mode::Sync, seed, Mutant::None, true);
+        for line in outcome.trace.iter().flatten() {
+            println!("{line}");
+        }
+        assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+        return;
+    }
+    let count = number("SYNC_SEEDS").unwrap_or(SYNC_SCHEDULES);
+    let first = number("SIM_FIRST").unwrap_or(1);
+    let keeps_going = std::env::var("SIM_KEEP_GOING").is_ok();
+    let began = Instant::now();
+    let mut sums = Sums::default();
+    for seed in first..first + count {
+        let outcome = run_in(Mode::Sync, seed, Mutant::None, false);
+        if !outcome.violations.is_empty() && keeps_going {
+            println!("FAILED {seed} {}", outcome.violations[0]);
+            continue;
+        }
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}: {}\nrepeat it: SYNC_SEED={seed} cargo test -p cluster-core --test sim \
+             sync_schedules -- --nocapture",
+            outcome.violations.join("\n")
+        );
+        sums.add(seed, &outcome);
+    }
+    sums.coverage.print();
+    let missing = sums.coverage.missing_in_sync();
+    assert!(
+        count < SYNC_SCHEDULES || missing.is_empty(),
+        "never seen in {} schedules: {missing:?}",
+        sums.schedules
+    );
+    println!(
+        "{} schedules in mode sync in {:.1} s, {} with a change of primary, {} changes",
+        sums.schedules,
+        began.elapsed().as_secs_f64(),
+        sums.changed,
+        sums.changes
+    );
 }

@@ -23,6 +23,8 @@ fn setup_of(words: &[&str]) -> Setup {
         preset: Preset::Lan,
         tags: Vec::new(),
         brings: 0,
+        mode: cluster_core::model::settings::Mode::Async,
+        k: 1,
     };
     for word in words {
         match *word {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cluster_core::change::Command;
 use cluster_core::change::command::Founder;
 use cluster_core::model::lease::{Granter, Holder, LeaderVote, Moment, Preset};
+use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::{Durable, Seen};
 use cluster_core::model::{
@@ -45,6 +46,10 @@ pub enum Mutant {
     LeaderAnswersAlone,
     CloneFromAnybody,
     NobodyTakesOver,
+    /// Mode `sync`: PostgreSQL acknowledges what nobody confirmed.
+    AcknowledgesAlone,
+    /// Mode `sync`: a standby's crash takes flushed WAL with it, and nobody notices.
+    DiskLies,
 }
 
 impl Mutant {
@@ -105,6 +110,11 @@ pub struct Mind {
     pub next_renewal: Micros,
     pub next_report: Micros,
     pub last_reason: &'static str,
+    /// X, for the newest rule proven.
+    pub proven: Option<cluster_core::model::confirmation::Proven>,
+    /// The newest rule by the newest confirmed renewal.
+    pub confirmed_newest: Option<cluster_core::model::RuleId>,
+    pub next_rule: Micros,
 }
 
 /// A confirmation round under way.
@@ -267,6 +277,9 @@ pub struct Setup {
     pub tags: Vec<Tags>,
     /// Members that bring a data directory.
     pub brings: usize,
+    /// Who confirms commits.
+    pub mode: Mode,
+    pub k: u32,
 }
 
 impl World {
@@ -334,6 +347,8 @@ impl World {
             members: founders,
             settings: Box::new(Settings {
                 preset: setup.preset,
+                mode: setup.mode,
+                k: setup.k,
                 ..Settings::default()
             }),
         };

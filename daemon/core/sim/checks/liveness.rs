@@ -26,6 +26,14 @@ impl World {
         if truth.granted().is_none_or(|reign| !reign.is_activated) {
             unwell.push("L1: the reign is not activated".to_owned());
         }
+        if self.is_sync() {
+            let newest = truth.live_rules.last();
+            if newest.is_none_or(|rule| rule.k == 0) {
+                unwell.push("L5: nobody confirms commits".to_owned());
+            } else if self.commits_wait(primary) {
+                unwell.push(format!("L5: commits wait: {newest:?}"));
+            }
+        }
         for node in 0..self.nodes.len() {
             let host = &self.nodes[node];
             if node == primary || host.kind == MemberKind::Witness {

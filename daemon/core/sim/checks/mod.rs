@@ -1,5 +1,6 @@
 //! The properties, one file each; all of hazards section 7 that the core can be held to here.
 
+pub mod acknowledged;
 pub mod liveness;
 pub mod one_primary;
 pub mod requests;
@@ -9,7 +10,7 @@ pub mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::model::{Epoch, Incarnation, RequestId};
+use cluster_core::model::{Epoch, Incarnation, Lsn, RequestId, TimelineId};
 
 /// What the checks remember of a run.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,10 @@ pub struct Watch {
     pub accepted: BTreeSet<RequestId>,
     /// Primaries that were activated, oldest first.
     pub primaries: Vec<(Epoch, usize)>,
+    /// What each epoch acknowledged: the end on its timeline.
+    pub told: BTreeMap<Epoch, (TimelineId, Lsn)>,
+    /// The newest epoch that was granted by force.
+    pub accepted_loss: Option<Epoch>,
     pub faults: u32,
 }
 

@@ -21,15 +21,22 @@ impl World {
             self.coverage.count("world", "command rejected");
             return;
         }
+        self.check_live(&before, &stamp.command);
         match &stamp.command {
             Command::Grant(grant) => {
                 self.holder = self.index_of(&grant.member);
+                if grant.loss.is_some() {
+                    self.watch.accepted_loss = Some(grant.epoch);
+                }
                 self.check_grant(&before, grant);
             }
             Command::Release { epoch, .. } => {
                 self.watch.released.insert(*epoch);
             }
-            Command::Activate { epoch, .. } => self.note_activated(*epoch),
+            Command::Activate { epoch, at, by, .. } => {
+                self.check_confirmed(*epoch, *at, by);
+                self.note_activated(*epoch);
+            }
             Command::Ask { id, .. } => {
                 self.watch.accepted.insert(id.clone());
             }
@@ -60,6 +67,7 @@ impl World {
             .map(|reign| reign.holder.clone());
         if let Some(node) = holder.and_then(|name| self.index_of(&name)) {
             self.watch.primaries.push((epoch, node));
+            self.check_told(epoch, node);
         }
     }
 

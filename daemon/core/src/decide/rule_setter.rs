@@ -16,7 +16,8 @@ pub struct SetterView<'a> {
     pub state: &'a ClusterState,
     /// The epoch this PostgreSQL was promoted under.
     pub epoch: Epoch,
-    /// The newest rule id of this epoch by the newest confirmed renewal; none = not confirmed.
+    /// The newest rule id of this epoch by the newest confirmed renewal; none = not confirmed, or
+    /// the lease it gave has run out [S12].
     pub confirmed_newest: Option<RuleId>,
     /// What the running server shows.
     pub primary: &'a Primary,
