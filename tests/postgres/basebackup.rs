@@ -1,7 +1,8 @@
 //! Clones: into nothing, over something, interrupted, with a WAL directory and tablespaces.
 
 use anyhow::Result;
-use clusterd::postgres::{Error, Progress};
+use cluster_core::model::TimelineId;
+use clusterd::postgres::{CopyOf, Error, Progress};
 use tokio::sync::watch;
 
 use crate::place::{LIMIT, Server, on_every_major};
@@ -98,7 +99,7 @@ fn a_clone_from_another_database_is_refused_before_anything_is_touched() {
         let upstream = stranger.upstream(&b, 1);
         let ended = b
             .postgres
-            .clone_from(&upstream, Some(wanted), progress)
+            .clone_from(&upstream, Some(of(wanted, 2)), progress)
             .await;
         let Err(Error::WrongDatabase { .. }) = &ended else {
             panic!("{ended:?}");
@@ -110,6 +111,39 @@ fn a_clone_from_another_database_is_refused_before_anything_is_touched() {
             "{said}"
         );
         assert_eq!(fingerprint(b.path())?, before, "something was touched");
+        b.follow_by_clone(&a, 2).await
+    });
+}
+
+fn of(database: u64, timeline: u32) -> CopyOf {
+    CopyOf {
+        database,
+        timeline: TimelineId(timeline),
+    }
+}
+
+/// Its source was granted another epoch in between: the copy holds WAL that the member knows nothing
+/// of, and would be taken for the old epoch's.
+#[test]
+fn a_copy_of_another_timeline_than_the_epochs_is_not_put_in_place() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        b.follow_by_clone(&a, 1).await?;
+        b.stop().await?;
+        let (progress, _) = watch::channel(Progress::default());
+        let database = b.postgres.control_data().await?.system_identifier;
+        let before = fingerprint(&b.data_dir())?;
+        let upstream = a.upstream(&b, 1);
+        let ended = b
+            .postgres
+            .clone_from(&upstream, Some(of(database, 7)), progress)
+            .await;
+        let Err(Error::CopyOfAnotherTimeline { found, wanted }) = &ended else {
+            panic!("{ended:?}");
+        };
+        assert_eq!((*found, *wanted), (TimelineId(2), TimelineId(7)));
+        assert_eq!(fingerprint(&b.data_dir())?, before, "the data was touched");
         b.follow_by_clone(&a, 2).await
     });
 }

@@ -346,9 +346,12 @@ impl Server {
         };
         primary.postgres.apply_slots(&[wanted]).await?;
         let (progress, _) = tokio::sync::watch::channel(Default::default());
-        let database = primary.postgres.control_data().await?.system_identifier;
+        let of = clusterd::postgres::CopyOf {
+            database: primary.postgres.control_data().await?.system_identifier,
+            timeline: primary.primary().await?.timeline,
+        };
         self.postgres
-            .clone_from(&upstream, Some(database), progress)
+            .clone_from(&upstream, Some(of), progress)
             .await?;
         let inputs = ConfigInputs {
             upstream: Some(upstream),

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cluster_core::model::TimelineId;
 use tokio::sync::watch;
 
 use super::data_dir::Marker;
@@ -16,16 +17,25 @@ use super::{Error, Postgres, conninfo, durable_file, tool};
 /// What the C library says of a full volume; messages are asked for in English.
 const NO_SPACE: &str = "No space left on device";
 
+/// What a copy must be of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyOf {
+    /// The database system.
+    pub database: u64,
+    /// The timeline the source is on.
+    pub timeline: TimelineId,
+}
+
 impl Postgres {
     /// Copies `upstream` and swaps the copy in; the caller then gives it a new incarnation and
     /// starts it as a standby. Nothing of the old directory is lost before `discard_old`.
     ///
-    /// Nothing is touched when the source is not database system `database` (hazards K2): an address
+    /// Nothing is touched when the source is not database system `wanted` (hazards K2): an address
     /// may lead to somebody else's server that lets us in.
     pub async fn clone_from(
         &self,
         upstream: &Upstream,
-        database: Option<u64>,
+        wanted: Option<CopyOf>,
         progress: watch::Sender<Progress>,
     ) -> Result<(), Error> {
         let _turn = self.inner.change.lock().await;
@@ -33,8 +43,8 @@ impl Postgres {
         // One that an earlier daemon started would write into the same place.
         self.cancel_tools().await?;
         self.write_config(&self.inputs())?; // the passfile must be there
-        if let Some(wanted) = database {
-            self.require_database(upstream, wanted).await?;
+        if let Some(wanted) = wanted {
+            self.require_database(upstream, wanted.database).await?;
         }
         let tablespaces = self.tablespace_places()?;
         let data = self.data_place()?;
@@ -55,6 +65,9 @@ impl Postgres {
         let arguments = self.basebackup_arguments(upstream, &data, wal.as_ref(), &tablespaces);
         self.copy(arguments, &data.clone, progress).await?;
         self.verify(&data.clone).await?;
+        if let Some(wanted) = wanted {
+            self.require_timeline(&data.clone, wanted.timeline).await?;
+        }
         self.set_marker(Marker::Swap, "")?;
         self.swap_in(&data, wal.as_ref(), &tablespaces)?;
         self.put_standby_signal()?;
@@ -62,6 +75,15 @@ impl Postgres {
         self.clear_marker(Marker::Swap)?;
         self.clear_marker(Marker::Rewind)?;
         self.clear_marker(Marker::Initdb)
+    }
+
+    /// A source that was granted another epoch in the meantime has WAL that the caller does not know of.
+    async fn require_timeline(&self, copy: &Path, wanted: TimelineId) -> Result<(), Error> {
+        let found = self.control_data_in(copy).await?.checkpoint_timeline;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(Error::CopyOfAnotherTimeline { found, wanted })
     }
 
     /// Asks the source which database system it is, the way pg_basebackup will come in.

@@ -132,7 +132,12 @@ impl Postgres {
 
     /// The control file, as `pg_controldata` reads it.
     pub async fn control_data(&self) -> Result<ControlData, Error> {
-        let data_dir = self.options().data_dir.display().to_string();
+        self.control_data_in(&self.options().data_dir).await
+    }
+
+    /// The control file of another directory, such as a copy.
+    pub(super) async fn control_data_in(&self, data_dir: &Path) -> Result<ControlData, Error> {
+        let data_dir = data_dir.display().to_string();
         let output = self
             .read_tool("pg_controldata", &["-D".to_owned(), data_dir])
             .await?;

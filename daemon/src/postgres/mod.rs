@@ -54,6 +54,7 @@ use std::time::Duration;
 
 use cluster_core::model::{Lsn, TimelineId};
 
+pub use basebackup::CopyOf;
 pub use config_files::MANAGED;
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
@@ -378,6 +379,17 @@ pub enum Error {
         found: u64,
         /// The cluster's.
         wanted: u64,
+    },
+    /// The source was granted another epoch while the copy was made.
+    #[error(
+        "the copy is on timeline {found}, not {wanted}: its source serves another epoch by now; \
+         nothing was changed"
+    )]
+    CopyOfAnotherTimeline {
+        /// What the copy says.
+        found: TimelineId,
+        /// The epoch's.
+        wanted: TimelineId,
     },
     /// A finished copy did not pass its check; nothing was changed.
     #[error("the copy is not good: {why}")]

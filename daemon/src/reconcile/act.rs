@@ -21,8 +21,8 @@ use tokio::time::{sleep, timeout};
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
-    self, ConfigInputs, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
-    WantedSlot, slot_name,
+    self, ConfigInputs, CopyOf, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
+    Upstream, WantedSlot, slot_name,
 };
 
 use super::durable::{self, DurableRecord};
@@ -529,9 +529,15 @@ impl Actor {
             .apply_config(&inputs)
             .await
             .map_err(doing("write the configuration"))?;
-        let database = context.state.system_identifier;
+        let reign = context.state.reign.as_ref();
+        let reign = reign.filter(|reign| reign.epoch == epoch);
+        let wanted = context.state.system_identifier.zip(reign);
+        let wanted = wanted.map(|(database, reign)| CopyOf {
+            database,
+            timeline: reign.timeline,
+        });
         self.postgres
-            .clone_from(&upstream, database, context.progress)
+            .clone_from(&upstream, wanted, context.progress)
             .await
             .map_err(doing("clone"))?;
         // Not before: until the copy is in place the old data goes on following whom it follows.

@@ -132,7 +132,7 @@ pub enum Command {
         /// The position the quorum has flushed.
         at: Lsn,
         /// Who has flushed it; at least k of the rule's set.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         by: BTreeMap<MemberName, Incarnation>,
     },
     /// A proposed rule that was never set, and never will be.

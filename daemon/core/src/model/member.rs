@@ -49,6 +49,7 @@ pub struct Tags {
     pub nosync: bool,
     /// Higher confirms first: lower ones are in the rule only when there are too few above them. 0
     /// is the same as `nosync`; default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_priority: Option<u32>,
     /// Any other tag, for `tag_*` filters and people.
     pub custom: BTreeMap<String, String>,

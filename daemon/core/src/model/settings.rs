@@ -59,11 +59,14 @@ pub struct Settings {
     /// Durability mode.
     pub mode: Mode,
     /// How many standbys confirm a commit, outside `async`. Default 1.
+    #[serde(skip_serializing_if = "is_one")]
     pub k: u32,
     /// In `strict`: never fewer than so many. Default 1.
+    #[serde(skip_serializing_if = "is_one")]
     pub k_min: u32,
     /// The failure domain of each member. With zones, any `k` confirmations and the primary lie in
     /// at least two of them, as long as a standby of another zone can confirm.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<MemberName, String>,
     /// In `async`: a standby further behind the primary's last report than this is no candidate.
     /// Unit: bytes. Default 1 MiB, as Patroni's.
@@ -180,4 +183,10 @@ impl Durability {
         }
         found
     }
+}
+
+/// Defaults are not stored: a member of a version that has no such key still reads the others.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }

@@ -143,7 +143,7 @@ pub struct ClusterState {
     /// The newest rule number given.
     pub last_rule: RuleId,
     /// A sealed member that fetches what a better one has, before it is granted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_forward: Option<FastForward>,
     /// D before the latest change of D, until W of it has passed everywhere.
     pub previous_lease: Option<Duration>,
