@@ -62,7 +62,9 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
     let id = request.id.clone();
     let text = format!("{} by {}", request.kind.verb(), request.by);
     match &request.kind {
-        RequestKind::Restart { .. } => Some(act(
+        // Without a server there is nothing to restart: the ordinary rules bring one up first, and
+        // deal with whatever an earlier life of this daemon has left.
+        RequestKind::Restart { .. } if has_server(view) => Some(act(
             Action::RestartStandby { request: id },
             Reason::OnRequest(text),
         )),
@@ -77,10 +79,18 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
             },
             Reason::Clone(reign.holder.clone(), text),
         )),
-        RequestKind::Reinit { .. }
+        RequestKind::Restart { .. }
+        | RequestKind::Reinit { .. }
         | RequestKind::Switchover { .. }
         | RequestKind::Failover { .. } => None,
     }
+}
+
+fn has_server(view: &MemberView) -> bool {
+    matches!(
+        view.postgres,
+        PostgresStatus::Standby(_) | PostgresStatus::Unresponsive { .. }
+    )
 }
 
 fn clone(reign: &Reign, why: &str) -> MemberVerdict {

@@ -6,9 +6,7 @@ use cluster_core::change::{Applied, Command, Rejected};
 use cluster_core::model::request::Step;
 use cluster_core::model::settings::{Durability, Mode};
 use cluster_core::model::state::FastForward;
-use cluster_core::model::{
-    ClusterState, Epoch, Incarnation, Lsn, RequestId, RequestKind, RuleId, TimelineId,
-};
+use cluster_core::model::{Epoch, Incarnation, Lsn, RequestId, RequestKind, RuleId, TimelineId};
 
 use crate::cluster::{
     activate, commit, describe, done, formed, grant, name, propose, put, revoke, rule, seal,
@@ -298,39 +296,4 @@ fn fast_forward_belongs_between_two_reigns() {
     let next = grant(&state, "c", rule(2, 2, 1, &["b"]), sealed);
     assert_eq!(put(&mut state, next), Ok(Applied::Changed));
     assert_eq!(state.fast_forward, None);
-}
-
-/// As an earlier build wrote them: without the fields that came later.
-#[test]
-fn what_was_stored_before_loads_and_means_the_same() {
-    let mut state = formed(Mode::Async);
-    let mut first = grant(&state, "a", rule(1, 1, 0, &[]), Vec::new());
-    first.start = Lsn(100);
-    assert_eq!(put(&mut state, first), Ok(Applied::Changed));
-    let mut written = serde_json::to_value(&state).expect("written");
-    let object = written.as_object_mut().expect("an object");
-    assert!(object.remove("fast_forward").is_some());
-    let settings = object["settings"].as_object_mut().expect("an object");
-    for later in ["k", "k_min", "zones"] {
-        assert!(settings.remove(later).is_some(), "{later}");
-    }
-    for member in object["members"]
-        .as_object_mut()
-        .expect("an object")
-        .values_mut()
-    {
-        let tags = member["tags"].as_object_mut().expect("an object");
-        assert!(tags.remove("sync_priority").is_some());
-    }
-    let read: ClusterState = serde_json::from_value(written).expect("it loads");
-    assert_eq!(read, state);
-    let activate = r#"{"Activate":{"epoch":1,"rule":1,"at":100}}"#;
-    let activate: Command = serde_json::from_str(activate).expect("it loads");
-    let promoted = Command::Promoted {
-        epoch: Epoch(1),
-        member: name("a"),
-        fork: Lsn(100),
-    };
-    done(&mut state, promoted);
-    done(&mut state, activate);
 }
