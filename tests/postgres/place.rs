@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -122,6 +123,20 @@ impl Drop for Server {
     }
 }
 
+/// A port that nobody listens on and that no outgoing connection is given: those come from the kernel's
+/// range, which begins above all of these.
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + u16::try_from(std::process::id() % 40)? * 500;
+    for _ in 0..500 {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 500;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port from {first} on")
+}
+
 fn read_pid(path: &Path) -> Option<i32> {
     std::fs::read_to_string(path)
         .ok()?
@@ -165,7 +180,7 @@ impl Server {
             .prefix("mfacade-")
             .tempdir_in(cluster_tests::reaper::scratch())?;
         hand_over(place.path())?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port()?;
         let role = |name: &str| Role {
             name: name.to_owned(),
             password: Secret::new(CANARY),

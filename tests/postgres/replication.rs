@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+#[cfg(target_arch = "x86_64")]
+use anyhow::ensure;
 use cluster_core::model::{Epoch, PostgresStatus, TimelineId};
 use clusterd::postgres::{ConfigInputs, Error, StopMode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+#[cfg(target_arch = "x86_64")]
+use tokio::time::{Instant, sleep};
 
+#[cfg(target_arch = "x86_64")]
+use crate::interrupted::hold_before_signal;
 use crate::place::{LIMIT, Server, on_every_major};
 
 #[test]
@@ -88,6 +94,59 @@ fn x1_a_restarted_standby_proves_its_end_of_wal_before_its_position_counts() {
         assert_eq!(b.number("SELECT count(*) FROM t").await?, 40000);
         Ok(())
     });
+}
+
+/// The postmaster tells its children one by one that the configuration changed. Held up before it
+/// tells the startup process, and with the upstream gone at that moment, there is no receiver, and
+/// there will be one again.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_detach_waits_for_a_startup_process_that_was_not_told_yet() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        b.follow_by_clone(&a, 1).await?;
+        let ask = "SELECT pid::int8 FROM pg_stat_activity WHERE backend_type = ";
+        let startup = i32::try_from(b.number(&format!("{ask}'startup'")).await?)?;
+        let receiver = i32::try_from(b.number(&format!("{ask}'walreceiver'")).await?)?;
+        let file = std::fs::read_to_string(b.data_dir().join("postmaster.pid"))?;
+        let postmaster: i32 = file.lines().next().unwrap_or_default().parse()?;
+        let (held, is_held) = std::sync::mpsc::channel();
+        let (go, may_go) = std::sync::mpsc::channel();
+        let holder = tokio::task::spawn_blocking(move || {
+            hold_before_signal(postmaster, startup, &held, &may_go)
+        });
+        let postgres = b.postgres.clone();
+        let detaching = tokio::spawn(async move { postgres.detach(LIMIT).await });
+        tokio::task::spawn_blocking(move || is_held.recv_timeout(LIMIT)).await??;
+        // WAL comes in: the startup process goes to sleep again and again, and knows nothing.
+        for number in 0..5 {
+            sleep(Duration::from_millis(50)).await;
+            a.run(&format!("CREATE TABLE t{number} ()")).await?;
+        }
+        a.postgres.kill("its standby is being detached").await?;
+        let begin = Instant::now();
+        // It ends by itself when its upstream does; the postmaster would have to bury it.
+        while !is_over(receiver) {
+            ensure!(begin.elapsed() < LIMIT, "the receiver goes on");
+            sleep(Duration::from_millis(5)).await;
+        }
+        // Long enough for a detach that believes its own session.
+        sleep(Duration::from_millis(500)).await;
+        let was_done = detaching.is_finished();
+        go.send(())?;
+        holder.await??;
+        ensure!(!was_done, "detached while the startup process did not know");
+        detaching.await??;
+        Ok(())
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_over(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
 /// X10: with its startup process frozen, a standby whose conninfo is cleared still receives.

@@ -286,6 +286,7 @@ impl Postgres {
         let ServerProcess::Running { pid, .. } = self.process().await? else {
             return Ok(()); // a stopped server is detached by its files
         };
+        self.wait_until_all_are_told(limit).await?;
         let begin = Instant::now();
         let before = processes::startup_turns(pid);
         loop {
@@ -307,6 +308,22 @@ impl Postgres {
                 });
             }
             sleep(STEP).await;
+        }
+    }
+
+    /// A session of ours shows a new configuration before the startup process was even signalled: the
+    /// postmaster goes through its children one by one, and may have to wait for a processor in
+    /// between. It does one thing after the other, so when it answers a new session it has told
+    /// everybody. What it answers does not matter.
+    async fn wait_until_all_are_told(&self, limit: Duration) -> Result<(), Error> {
+        let begin = Instant::now();
+        loop {
+            match self.connect().await {
+                Ok(_) => return Ok(()),
+                Err(Error::Sql { source }) if source.as_db_error().is_some() => return Ok(()),
+                Err(error) if begin.elapsed() > limit => return Err(error),
+                Err(_) => sleep(STEP).await,
+            }
         }
     }
 
