@@ -15,9 +15,31 @@ use nix::unistd::Pid;
 
 use crate::place::LIMIT;
 
-/// Kills `pid` at the first system call before or after which `is_time` says so. Runs on one
-/// thread, because only the thread that attached may go on.
+/// Kills `pid` at the first system call before or after which `is_time` says so.
 pub fn kill_when(pid: i32, mut is_time: impl FnMut() -> bool) -> Result<()> {
+    let stopped = stop_when(pid, |_| Ok(is_time()))?;
+    // Killed while it stands still: not one more step is taken.
+    nix::sys::signal::kill(stopped, Signal::SIGKILL).context("kill the process")
+}
+
+/// Holds `pid` still at the moment it is about to send `to` a SIGHUP, until `go`; says when through
+/// `held`.
+#[cfg(target_arch = "x86_64")]
+pub fn hold_before_signal(pid: i32, to: i32, held: &Sender<()>, go: &Receiver<()>) -> Result<()> {
+    const KILL: u64 = 62;
+    let stopped = stop_when(pid, |pid| {
+        let registers = ptrace::getregs(pid).context("read its registers")?;
+        let is_to = i32::try_from(registers.rdi).is_ok_and(|it| it == to);
+        Ok(registers.orig_rax == KILL && is_to && registers.rsi == Signal::SIGHUP as u64)
+    })?;
+    held.send(()).context("say so")?;
+    go.recv_timeout(LIMIT).context("never told to go on")?;
+    ptrace::detach(stopped, None).context("let it go")
+}
+
+/// Lets a process run from system call to system call until `is_time` says so; it stands still then.
+/// Runs on one thread, because only the thread that attached may go on.
+fn stop_when(pid: i32, mut is_time: impl FnMut(Pid) -> Result<bool>) -> Result<Pid> {
     let pid = Pid::from_raw(pid);
     ptrace::attach(pid).context("attach to the process")?;
     let begin = Instant::now();
@@ -31,38 +53,9 @@ pub fn kill_when(pid: i32, mut is_time: impl FnMut() -> bool) -> Result<()> {
             WaitStatus::Stopped(_, signal) => pending = Some(signal),
             _ => {}
         }
-        if is_time() {
-            // Killed while it stands still: not one more step is taken.
-            nix::sys::signal::kill(pid, Signal::SIGKILL).context("kill the process")?;
-            return Ok(());
-        }
-        ensure!(begin.elapsed() < LIMIT, "the moment never came");
-        ptrace::syscall(pid, pending.take()).context("let the process go on")?;
-    }
-}
-
-/// Holds `pid` still at the moment it is about to send `to` a SIGHUP, until `go`; says when through
-/// `held`.
-#[cfg(target_arch = "x86_64")]
-pub fn hold_before_signal(pid: i32, to: i32, held: &Sender<()>, go: &Receiver<()>) -> Result<()> {
-    const KILL: u64 = 62;
-    let pid = Pid::from_raw(pid);
-    ptrace::attach(pid).context("attach to the process")?;
-    let begin = Instant::now();
-    let mut pending = None;
-    loop {
-        match waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the process")? {
-            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => bail!("it ended"),
-            WaitStatus::Stopped(_, Signal::SIGSTOP | Signal::SIGTRAP) => {}
-            WaitStatus::Stopped(_, signal) => pending = Some(signal),
-            _ => {}
-        }
-        let registers = ptrace::getregs(pid).context("read its registers")?;
-        let is_to = i32::try_from(registers.rdi).is_ok_and(|it| it == to);
-        if registers.orig_rax == KILL && is_to && registers.rsi == Signal::SIGHUP as u64 {
-            held.send(()).context("say so")?;
-            go.recv_timeout(LIMIT).context("never told to go on")?;
-            return ptrace::detach(pid, None).context("let it go");
+        // A signal is passed on first: who detaches here would swallow it.
+        if pending.is_none() && is_time(pid)? {
+            return Ok(pid);
         }
         ensure!(begin.elapsed() < LIMIT, "the moment never came");
         ptrace::syscall(pid, pending.take()).context("let the process go on")?;

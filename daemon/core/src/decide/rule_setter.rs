@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::confirmation::{FENCE, SyncName, names_text};
+use crate::model::confirmation::{FENCE, SyncName, names, names_text};
 use crate::model::postgres::{Primary, Sender};
 use crate::model::{ClusterState, Epoch, Rule, RuleId};
 
@@ -161,17 +161,7 @@ fn prove(view: &SetterView, newest: &Rule) -> SetterStep {
 }
 
 fn sync_names(rule: &Rule) -> BTreeSet<String> {
-    rule.set
-        .iter()
-        .map(|(member, incarnation)| {
-            let name = SyncName {
-                member: member.clone(),
-                incarnation: *incarnation,
-                epoch: rule.epoch,
-            };
-            name.to_string()
-        })
-        .collect()
+    names(rule).map(|name| name.to_string()).collect()
 }
 
 /// Names with a sync priority that are no member's, and names of the rule seen twice.

@@ -60,19 +60,17 @@ pub fn names_text(rule: &Rule) -> String {
     if rule.set.is_empty() {
         return FENCE.to_owned();
     }
-    let names: Vec<String> = rule
-        .set
-        .iter()
-        .map(|(member, incarnation)| {
-            let name = SyncName {
-                member: member.clone(),
-                incarnation: *incarnation,
-                epoch: rule.epoch,
-            };
-            format!("\"{name}\"")
-        })
-        .collect();
+    let names: Vec<String> = names(rule).map(|name| format!("\"{name}\"")).collect();
     format!("ANY {} ({})", rule.k, names.join(","))
+}
+
+/// The names under which a rule's standbys confirm.
+pub fn names(rule: &Rule) -> impl Iterator<Item = SyncName> {
+    rule.set.iter().map(|(member, incarnation)| SyncName {
+        member: member.clone(),
+        incarnation: *incarnation,
+        epoch: rule.epoch,
+    })
 }
 
 /// The rule proven in force on a running primary, and what was flushed when that was so.
