@@ -63,6 +63,24 @@ fn a_new_database_has_the_locale_and_encoding_it_was_asked_for() {
 }
 
 #[test]
+fn a_server_that_cannot_start_says_why_and_where_there_is_more() {
+    on_every_major(|bin| async move {
+        let b = Server::new(&bin, "b").await?;
+        b.postgres.initdb().await?;
+        let port = b.postgres.options().port;
+        let _somebody = std::net::TcpListener::bind(("127.0.0.1", port))?;
+        let ended = b.start().await.expect_err("its port is in use");
+        let text = format!("{ended:#}");
+        let log = b.postgres.output_file().display().to_string();
+        assert!(
+            text.contains("could not create any TCP/IP sockets") && text.contains(&log),
+            "{text}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
 fn a_promotion_needs_an_armed_lease_of_its_epoch() {
     on_every_major(|bin| async move {
         let a = Server::new(&bin, "a").await?;

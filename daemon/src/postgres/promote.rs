@@ -167,7 +167,7 @@ impl Postgres {
                     if let ServerProcess::Running { .. } = self.process().await? {
                         return Err(error);
                     }
-                    let why = "it ended during its promotion; see its log".to_owned();
+                    let why = self.last_words("it ended during its promotion");
                     return Err(Error::NotRunning { why });
                 }
             }

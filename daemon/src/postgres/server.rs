@@ -2,6 +2,7 @@
 //!
 //! There is no other start than `start_standby`: a primary is a standby that was promoted.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -100,6 +101,19 @@ impl Postgres {
         self.state_path(OUTPUT)
     }
 
+    /// `what`, with the server's last complaint if its output holds one, and where there is more.
+    pub(super) fn last_words(&self, what: &str) -> String {
+        let output = self.output_file();
+        let complaint = end_of(&output).ok().and_then(|text| {
+            let is_complaint = |line: &&str| line.contains("FATAL: ") || line.contains("PANIC: ");
+            text.lines().rev().find(is_complaint).map(str::to_owned)
+        });
+        match complaint {
+            Some(line) => format!("{what}: {line} (more in {})", output.display()),
+            None => format!("{what}; see {}", output.display()),
+        }
+    }
+
     /// Fails unless no process of this server exists.
     pub(super) async fn require_stopped(&self) -> Result<(), Error> {
         match self.process().await? {
@@ -129,7 +143,7 @@ impl Postgres {
         let begin = Instant::now();
         loop {
             if let ServerProcess::None = self.process().await? {
-                let why = "it ended while starting; see its log".to_owned();
+                let why = self.last_words("it ended while starting");
                 return Err(Error::NotRunning { why });
             }
             if self.session().await.is_ok() {
@@ -404,4 +418,14 @@ impl Postgres {
         }
         Ok(names)
     }
+}
+
+/// The last few kilobytes of a file.
+fn end_of(path: &std::path::Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(8192)))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
