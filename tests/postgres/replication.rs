@@ -121,8 +121,8 @@ fn a_detach_waits_for_a_startup_process_that_was_not_told_yet() {
         tokio::task::spawn_blocking(move || is_held.recv_timeout(LIMIT)).await??;
         // WAL comes in: the startup process goes to sleep again and again, and knows nothing.
         for number in 0..5 {
-            sleep(Duration::from_millis(50)).await;
             a.run(&format!("CREATE TABLE t{number} ()")).await?;
+            b.wait_replayed(a.flushed().await?).await?;
         }
         a.postgres.kill("its standby is being detached").await?;
         let begin = Instant::now();

@@ -10,7 +10,7 @@ use cluster_core::model::member::{Health, Probe};
 use cluster_core::model::view::Seen;
 use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
 use tokio::sync::watch;
-use tokio::time::{interval, sleep};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::lease::now;
 use crate::postgres::Postgres;
@@ -137,7 +137,7 @@ impl Chores {
         loop {
             tick.tick().await;
             let outcome = self.postgres.probe_volumes(PROBE_LIMIT).await;
-            let free = free_bytes(&self.postgres.options().data_dir);
+            let free = self.free_bytes().await;
             let mut found = self.findings.lock();
             found.free_bytes = free;
             match outcome {
@@ -158,6 +158,13 @@ impl Chores {
                 }
             }
         }
+    }
+
+    /// Asked of a thread that may stand still: a volume that hangs must not hold up the member's loop.
+    async fn free_bytes(&self) -> Option<u64> {
+        let data_dir = self.postgres.options().data_dir.clone();
+        let asked = tokio::task::spawn_blocking(move || free_bytes(&data_dir));
+        timeout(PROBE_LIMIT, asked).await.ok()?.ok()?
     }
 
     async fn probe_commits(self) {
