@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::Duration;
 
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
-use cluster_core::model::{Epoch, Incarnation};
+use cluster_core::model::{Epoch, Incarnation, RuleId};
 use clusterd_guard::clock;
 use tokio::sync::{mpsc, watch};
 
@@ -22,6 +22,10 @@ const IN_FLIGHT: usize = 32;
 /// Orders that may wait for the runtime; more means that it is stuck, and a lost order is a lost
 /// renewal, nothing else.
 const ORDERS: usize = 8;
+
+/// A wish to renew that was not repeated for so many leases counts no more: whoever had it looks at
+/// nothing, and a primary that nobody looks at must not be kept.
+const WISH_LASTS: u32 = 3;
 
 /// SCHED_FIFO priority of the thread, where permitted; below the guard's own.
 const PRIORITY: i32 = 10;
@@ -57,6 +61,8 @@ pub enum RenewOutcome {
     Confirmed {
         /// D, as the leader counts it.
         lease: Duration,
+        /// The newest live rule of the epoch, as the leader knew it then.
+        newest_rule: RuleId,
     },
     /// A ready, confirmed leader says that this member holds nothing.
     Refused,
@@ -66,6 +72,7 @@ pub enum RenewOutcome {
 
 enum Message {
     Want(Option<(Epoch, Incarnation)>),
+    Soon,
     Answer { attempt: u64, outcome: RenewOutcome },
     Times(LeaseTimes),
     Stop,
@@ -82,8 +89,12 @@ struct Shared {
     holder: watch::Sender<Holder>,
     /// What was asked of the thread last.
     wanted: std::sync::Mutex<Option<(Epoch, Incarnation)>>,
+    /// When that was asked last.
+    wished_at: std::sync::Mutex<Moment>,
     priority_refused: std::sync::OnceLock<String>,
     first_renewal: std::sync::OnceLock<Duration>,
+    /// The newest rule that a confirmed renewal named, and its epoch.
+    newest_rule: watch::Sender<(Epoch, RuleId)>,
 }
 
 impl LeaseView for LeaseKeeper {
@@ -119,8 +130,10 @@ impl LeaseKeeper {
         let shared = Arc::new(Shared {
             holder: watch::Sender::new(Holder::default()),
             wanted: std::sync::Mutex::default(),
+            wished_at: std::sync::Mutex::new(now()),
             priority_refused: std::sync::OnceLock::new(),
             first_renewal: std::sync::OnceLock::new(),
+            newest_rule: watch::Sender::new((Epoch::NONE, RuleId::default())),
         });
         let (ready, is_ready) = sync_channel(1);
         let keeper = LeaseKeeper {
@@ -138,8 +151,14 @@ impl LeaseKeeper {
         Ok((keeper, order_inbox))
     }
 
-    /// Renews this epoch from now on, at once; or none. The same wish again costs nothing.
+    /// Renews this epoch from now on, at once; or none. To be repeated with every look at the server:
+    /// the same wish again costs nothing, and one that is not repeated runs out.
     pub fn want(&self, wanted: Option<(Epoch, Incarnation)>) {
+        *self
+            .shared
+            .wished_at
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = now();
         let mut known = self
             .shared
             .wanted
@@ -149,6 +168,11 @@ impl LeaseKeeper {
             *known = wanted;
             let _ = self.messages.send(Message::Want(wanted));
         }
+    }
+
+    /// Renews now, not in up to R: what the leader says with it is waited for.
+    pub fn renew_soon(&self) {
+        let _ = self.messages.send(Message::Soon);
     }
 
     /// Tells how a renewal ended.
@@ -164,6 +188,20 @@ impl LeaseKeeper {
     /// Follows the lease: every move of the deadline, and its loss.
     pub fn watch(&self) -> watch::Receiver<Holder> {
         self.shared.holder.subscribe()
+    }
+
+    /// The newest rule of `epoch` by a confirmed renewal; none when none said so, or the lease it gave
+    /// has run out.
+    pub fn newest_rule(&self, epoch: Epoch) -> Option<RuleId> {
+        let (of, rule) = *self.shared.newest_rule.borrow();
+        let holder = *self.shared.holder.borrow();
+        let is_held = holder.epoch == epoch && now() < holder.valid_until;
+        (is_held && of == epoch).then_some(rule)
+    }
+
+    /// Follows [`LeaseKeeper::newest_rule`].
+    pub fn watch_rule(&self) -> watch::Receiver<(Epoch, RuleId)> {
+        self.shared.newest_rule.subscribe()
     }
 
     /// Why the thread runs without real-time priority, if it does.
@@ -197,6 +235,8 @@ struct LeaseThread {
     next_renewal: Moment,
     /// The end of lease for which the soft stop was already asked.
     stopped_for: Option<Moment>,
+    /// The last look found the wish to renew run out.
+    was_forgotten: bool,
 }
 
 impl LeaseThread {
@@ -217,6 +257,7 @@ impl LeaseThread {
             next_attempt: 1,
             next_renewal: Moment::default(),
             stopped_for: None,
+            was_forgotten: false,
         }
     }
 
@@ -267,6 +308,7 @@ impl LeaseThread {
                     self.next_renewal = now();
                 }
             }
+            Message::Soon => self.next_renewal = now(),
             Message::Times(times) => self.times = times,
             Message::Answer { attempt, outcome } => self.take_answer(attempt, outcome),
             Message::Stop => {}
@@ -278,6 +320,10 @@ impl LeaseThread {
             return;
         };
         if now() < self.next_renewal {
+            return;
+        }
+        if self.is_forgotten() {
+            self.next_renewal = now().after(self.times.renew);
             return;
         }
         let attempt = self.next_attempt;
@@ -306,12 +352,27 @@ impl LeaseThread {
         }
     }
 
+    /// Nobody has asked for a renewal for long: the member's loop stands still.
+    fn is_forgotten(&mut self) -> bool {
+        let wished_at = *self
+            .shared
+            .wished_at
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_forgotten = now().since(wished_at) > self.times.lease * WISH_LASTS;
+        if is_forgotten && !self.was_forgotten {
+            tracing::error!("the member's loop stands still: its lease is not renewed");
+        }
+        self.was_forgotten = is_forgotten;
+        is_forgotten
+    }
+
     fn take_answer(&mut self, attempt: u64, outcome: RenewOutcome) {
         let Some(pending) = self.pending.remove(&attempt) else {
             return;
         };
         match outcome {
-            RenewOutcome::Confirmed { lease } => {
+            RenewOutcome::Confirmed { lease, newest_rule } => {
                 let moved = (clock_shift_ms() - pending.shift_ms).unsigned_abs();
                 if moved > lease.as_millis() / 4 {
                     // A pause of the host that its clock did not show must not keep or start a
@@ -320,6 +381,7 @@ impl LeaseThread {
                     return;
                 }
                 self.confirmed(pending.epoch, pending.sent, lease);
+                self.learn_rule(pending.epoch, newest_rule);
             }
             RenewOutcome::Refused => {
                 if pending.epoch >= self.holder.epoch {
@@ -350,6 +412,17 @@ impl LeaseThread {
             .first_renewal
             .get_or_init(|| now().since(process_started()));
         self.publish();
+    }
+
+    /// Answers may come out of order; rules of one epoch only grow.
+    fn learn_rule(&self, epoch: Epoch, rule: RuleId) {
+        self.shared.newest_rule.send_if_modified(|known| {
+            let is_newer = (epoch, rule) > *known;
+            if is_newer {
+                *known = (epoch, rule);
+            }
+            is_newer
+        });
     }
 
     fn drop_lease(&mut self, why: &str) {
@@ -444,6 +517,13 @@ mod tests {
         }
     }
 
+    fn confirmed(lease: Duration) -> RenewOutcome {
+        RenewOutcome::Confirmed {
+            lease,
+            newest_rule: RuleId(4),
+        }
+    }
+
     fn quick() -> LeaseTimes {
         LeaseTimes {
             lease: Duration::from_millis(300),
@@ -464,7 +544,7 @@ mod tests {
         let order = orders.recv().await.expect("an order");
         let posted = now();
         let lease = Duration::from_secs(10);
-        keeper.answer(order.attempt, RenewOutcome::Confirmed { lease });
+        keeper.answer(order.attempt, confirmed(lease));
         let mut lease_moves = keeper.watch();
         lease_moves
             .wait_for(|holder| holder.epoch == Epoch(3))
@@ -483,6 +563,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_wish_to_renew_that_is_not_repeated_runs_out() {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let (keeper, mut orders) =
+            LeaseKeeper::start(Box::new(Recorder(told)), quick()).expect("thread");
+        let wish = Some((Epoch(1), Incarnation(1)));
+        keeper.want(wish);
+        let silence = quick().renew * 10;
+        let limit = now().after(Duration::from_secs(10));
+        let mut count = 0;
+        while tokio::time::timeout(silence, orders.recv()).await.is_ok() {
+            count += 1;
+            assert!(now() < limit, "renewed for ever");
+        }
+        assert!(count > 0);
+        keeper.want(wish);
+        let again = tokio::time::timeout(Duration::from_secs(5), orders.recv()).await;
+        assert!(again.is_ok(), "asked again, and not renewed");
+        keeper.stop();
+    }
+
+    #[tokio::test]
     async fn the_soft_stop_is_asked_once_when_renewals_fail() {
         let told = Arc::new(Mutex::new(Told::default()));
         let (keeper, mut orders) =
@@ -490,7 +591,7 @@ mod tests {
         keeper.want(Some((Epoch(1), Incarnation(1))));
         let order = orders.recv().await.expect("an order");
         let lease = Duration::from_millis(300);
-        keeper.answer(order.attempt, RenewOutcome::Confirmed { lease });
+        keeper.answer(order.attempt, confirmed(lease));
         let limit = now().after(Duration::from_secs(5));
         while told.lock().expect("lock").stops == 0 {
             if let Ok(Some(order)) =
@@ -519,8 +620,8 @@ mod tests {
             }
         };
         let lease = Duration::from_secs(5);
-        keeper.answer(old.attempt, RenewOutcome::Confirmed { lease });
-        keeper.answer(new.attempt, RenewOutcome::Confirmed { lease });
+        keeper.answer(old.attempt, confirmed(lease));
+        keeper.answer(new.attempt, confirmed(lease));
         let mut lease_moves = keeper.watch();
         lease_moves
             .wait_for(|holder| holder.epoch == Epoch(2))

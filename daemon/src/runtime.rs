@@ -31,8 +31,10 @@ use crate::reconcile::backend::{Backend, LeaderWords, Reporter};
 use crate::reconcile::cluster_loop::{ClusterLoop, Founding};
 use crate::reconcile::durable::DurableRecord;
 use crate::reconcile::foresight::BoardForesight;
+use crate::reconcile::high_water::HighWater;
 use crate::reconcile::member_loop::{Introduction, Looked, MemberLoop, Outlets};
 use crate::reconcile::probes::{Chores, Findings};
+use crate::reconcile::rule_keeper::{Kept, RuleKeeper};
 use crate::reconcile::reports::Reports;
 use crate::secret::{AdminToken, ClusterSecret};
 use crate::startup::{self, Prepared};
@@ -448,6 +450,8 @@ fn start_loops(built: Built) -> (Running, Hold) {
         seen: seen.subscribe(),
         heard: view.subscribe(),
     };
+    let kept = watch::Sender::new(Kept::default());
+    let high_water = HighWater::open(&config.state_dir);
     let actor = server.as_ref().map(|(postgres, guard, _)| Actor {
         me: config.name.clone(),
         postgres: postgres.clone(),
@@ -466,8 +470,20 @@ fn start_loops(built: Built) -> (Running, Hold) {
             merged: merged.subscribe(),
             findings: Arc::clone(&findings),
         };
+        let keeper = RuleKeeper {
+            postgres: postgres.clone(),
+            durable: durable.clone(),
+            lease: lease.clone(),
+            store: store.clone(),
+            report: report.subscribe(),
+            kept: kept.clone(),
+        };
+        let shutdown = built.shutdown.clone();
+        let marks = high_water.clone().keep(durable.clone(), seen.subscribe());
         let start = released(hold.release.subscribe(), async move {
             chores.start();
+            tokio::spawn(marks);
+            keeper.run(shutdown).await;
         });
         built.beside.spawn(start);
     }
@@ -475,6 +491,8 @@ fn start_loops(built: Built) -> (Running, Hold) {
     let reporter = Reporter {
         backend: Arc::clone(&backend),
         own: report.subscribe(),
+        looked: verdict.subscribe(),
+        stands_still_after: times.lease * 3,
         merged: merged.clone(),
         view: view.clone(),
         is_current: is_current.clone(),
@@ -507,6 +525,8 @@ fn start_loops(built: Built) -> (Running, Hold) {
         store: store.clone(),
         lease: lease.clone(),
         findings,
+        high_water,
+        kept: kept.subscribe(),
         merged: merged.subscribe(),
         is_current: is_current.subscribe(),
         leaving: built.leaving.subscribe(),

@@ -6,6 +6,7 @@
 
 mod basebackup;
 mod config_files;
+mod confirmations;
 mod interrupted;
 mod place;
 mod promotion;

@@ -287,6 +287,7 @@ impl Server {
     pub fn upstream(&self, of: &Server, epoch: u64) -> Upstream {
         Upstream {
             member: self.name.parse().expect("a valid name"),
+            is_forward: false,
             host: "127.0.0.1".to_owned(),
             port: self.port,
             epoch: Epoch(epoch),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(target_arch = "x86_64")]
 use anyhow::ensure;
-use cluster_core::model::{Epoch, PostgresStatus, TimelineId};
+use cluster_core::model::{Epoch, PostgresStatus, RuleId, TimelineId};
 use clusterd::postgres::{ConfigInputs, Error, StopMode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -62,7 +62,7 @@ fn x1_a_restarted_standby_proves_its_end_of_wal_before_its_position_counts() {
         a.bootstrap().await?;
         b.follow_by_clone(&a, 1).await?;
         a.postgres
-            .set_sync_names("ANY 1 (\"b~00000001~1\")")
+            .set_rule(RuleId(1), "ANY 1 (\"b~00000001~1\")")
             .await?;
         b.run("SELECT pg_wal_replay_pause()").await?;
         a.run("CREATE TABLE t AS SELECT repeat('x', 500) AS v FROM generate_series(1, 40000)")

@@ -1,6 +1,7 @@
 //! Every `PostgresStatus` is really seen.
 
 use anyhow::Result;
+use cluster_core::model::RuleId;
 use cluster_core::model::{PostgresStatus, TimelineId};
 use clusterd::postgres::{ConfigInputs, DataDirKind, FENCE};
 use nix::sys::signal::{Signal, kill};
@@ -152,7 +153,7 @@ fn x21_a_fence_set_on_a_standby_holds_the_first_commit_after_its_promotion() {
             );
         }
         assert!(!waiting.is_finished());
-        a.postgres.set_sync_names("").await?;
+        a.postgres.set_rule(RuleId(1), "").await?;
         waiting.await??;
         Ok(())
     });

@@ -204,6 +204,7 @@ impl World {
                 .map(|(epoch, _)| epoch),
             needs_rewind: host.mind.needs_rewind,
             rewind_impossible: host.mind.rewind_impossible,
+            high_water: None,
             cannot_read_wal: false,
         }
     }

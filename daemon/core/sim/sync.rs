@@ -339,7 +339,7 @@ impl World {
         let text = format!("{step:?}");
         let mut is_new = true;
         match step {
-            SetterStep::Rest { .. } => is_new = false,
+            SetterStep::Rest { .. } | SetterStep::AwaitRenewal => is_new = false,
             SetterStep::SetFence => {
                 commits.canary_waited = false;
                 commits.set(None, FENCE.to_owned(), now, &delays);

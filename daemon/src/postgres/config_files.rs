@@ -28,6 +28,7 @@ pub const MANAGED: &[&str] = &[
     "archive_library",
     "archive_mode",
     "cluster_name",
+    "clusterd.rule",
     "config_file",
     "data_directory",
     "data_sync_retry",
@@ -285,6 +286,8 @@ impl Postgres {
             inputs.archive_command.as_deref().unwrap_or("/bin/true"),
         );
         line("synchronous_standby_names", &inputs.sync_names);
+        // Read back from the server: which rule this process was given, whatever became of the daemon.
+        line("clusterd.rule", &inputs.rule.to_string());
         line("lc_messages", "C");
         text
     }
@@ -319,6 +322,10 @@ impl Postgres {
                 problems.push(format!("{name}: the value holds a line break"));
             } else if lower == "wal_level" && !["replica", "logical"].contains(&value.as_str()) {
                 problems.push(format!("{name}: must be replica or logical"));
+            } else if lower == "synchronous_commit" && value.eq_ignore_ascii_case("remote_write") {
+                problems.push(format!(
+                    "{name}: remote_write confirms what a standby has not flushed (on or remote_apply)"
+                ));
             }
         }
         problems

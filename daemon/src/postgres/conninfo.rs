@@ -160,6 +160,7 @@ mod tests {
             port: 5433,
             epoch: Epoch(12),
             incarnation: Incarnation(1),
+            is_forward: false,
             slot: None,
         }
     }

@@ -19,6 +19,7 @@
 
 mod basebackup;
 mod config_files;
+mod confirmations;
 mod conninfo;
 mod control_data;
 mod data_dir;
@@ -57,6 +58,7 @@ use cluster_core::model::{Lsn, TimelineId};
 pub use basebackup::CopyOf;
 pub use config_files::MANAGED;
 pub use control_data::ControlData;
+pub use confirmations::Given;
 pub use data_dir::{DataDirKind, Marker};
 pub use guard::{GuardSupervisor, server_process};
 pub use import::Imported;
@@ -321,6 +323,14 @@ pub enum Error {
     Unfinished {
         /// What.
         marker: Marker,
+    },
+    /// A rule that is not newer than the newest one written here.
+    #[error("rule {asked} was asked for, rule {newest} was given already")]
+    OldRule {
+        /// The one refused.
+        asked: cluster_core::model::RuleId,
+        /// The newest.
+        newest: cluster_core::model::RuleId,
     },
     /// Parameters that would not be accepted; every problem.
     #[error("bad parameters: {}", problems.join("; "))]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster_core::model::{Epoch, Incarnation, MemberName};
+use cluster_core::model::{Epoch, Incarnation, MemberName, RuleId};
 use serde::{Deserialize, Serialize};
 
 /// A text that must never be printed.
@@ -183,12 +183,24 @@ pub struct Upstream {
     pub incarnation: Incarnation,
     /// Our slot on the upstream.
     pub slot: Option<String>,
+    /// Only to fetch what a sealed member has more: under a name that no rule can hold.
+    #[serde(default)]
+    pub is_forward: bool,
 }
 
 impl Upstream {
-    /// The name under which our walreceiver shows itself: `member~incarnation~epoch`.
+    /// The name under which our walreceiver shows itself: `member~incarnation~epoch`, or one that is
+    /// none of a member's.
     pub fn application_name(&self, own: &MemberName) -> String {
-        format!("{own}~{}~{}", self.incarnation, self.epoch)
+        if self.is_forward {
+            return format!("_forward~{own}~{}", self.epoch);
+        }
+        SyncName {
+            member: own.clone(),
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+        }
+        .to_string()
     }
 }
 
@@ -208,6 +220,9 @@ pub struct ConfigInputs {
     pub upstream: Option<Upstream>,
     /// `synchronous_standby_names`, as text.
     pub sync_names: String,
+    /// The rule `sync_names` was made from; 0 = none, the fence.
+    #[serde(default)]
+    pub rule: RuleId,
     /// Whether clients may connect.
     pub gate: Gate,
     /// Replicated parameters, over the member's own.
@@ -220,8 +235,8 @@ pub struct ConfigInputs {
     pub archive_command: Option<String>,
 }
 
-/// A `synchronous_standby_names` nobody can satisfy (hazards A4): a member name holds no underscore.
-pub const FENCE: &str = "ANY 1 (\"__fence__\")";
+pub use cluster_core::model::confirmation::FENCE;
+use cluster_core::model::confirmation::SyncName;
 
 impl Default for ConfigInputs {
     /// Sealed: no upstream, the fence in force, the gate closed.
@@ -229,6 +244,7 @@ impl Default for ConfigInputs {
         Self {
             upstream: None,
             sync_names: FENCE.to_owned(),
+            rule: RuleId::default(),
             gate: Gate::Closed,
             parameters: BTreeMap::new(),
             members: Vec::new(),
@@ -307,6 +323,7 @@ mod tests {
             epoch: Epoch(7),
             incarnation: Incarnation(0xab),
             slot: None,
+            is_forward: false,
         };
         assert_eq!(
             upstream.application_name(&"n1".parse().expect("valid")),

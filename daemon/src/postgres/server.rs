@@ -267,22 +267,24 @@ impl Postgres {
         if self.inputs().members == members {
             return Ok(false);
         }
-        let _turn = self.inner.change.lock().await;
-        let inputs = ConfigInputs {
-            members: members.to_vec(),
-            ..self.inputs()
-        };
-        self.apply_config_in_turn(&inputs).await?;
+        self.edit_config(|inputs| inputs.members = members.to_vec())
+            .await?;
         Ok(true)
+    }
+
+    /// Changes a part of the configuration and leaves the rest as it is then: two edits at once never
+    /// undo one another.
+    pub async fn edit_config(&self, edit: impl FnOnce(&mut ConfigInputs)) -> Result<(), Error> {
+        let _turn = self.inner.change.lock().await;
+        let mut inputs = self.inputs();
+        edit(&mut inputs);
+        self.apply_config_in_turn(&inputs).await
     }
 
     /// Follows an upstream. The caller has proved that our WAL is on its line (DESIGN section 7).
     pub async fn attach(&self, upstream: Upstream) -> Result<(), Error> {
-        let inputs = ConfigInputs {
-            upstream: Some(upstream),
-            ..self.inputs()
-        };
-        self.apply_config(&inputs).await
+        self.edit_config(|inputs| inputs.upstream = Some(upstream))
+            .await
     }
 
     /// Stops following: clears conninfo and restore_command, and waits until no walreceiver process
@@ -351,31 +353,14 @@ impl Postgres {
         Ok(event.is_some_and(|event| self.major().retry_wait_events().contains(&event.as_str())))
     }
 
-    /// Sets `synchronous_standby_names`; proof that it is in force is the caller's (hazards A4).
-    pub async fn set_sync_names(&self, names: &str) -> Result<(), Error> {
-        let inputs = ConfigInputs {
-            sync_names: names.to_owned(),
-            ..self.inputs()
-        };
-        self.apply_config(&inputs).await
-    }
-
     /// Lets clients in.
     pub async fn open_gate(&self) -> Result<(), Error> {
-        self.apply_config(&ConfigInputs {
-            gate: Gate::Open,
-            ..self.inputs()
-        })
-        .await
+        self.edit_config(|inputs| inputs.gate = Gate::Open).await
     }
 
     /// Lets no new client in. Sessions already open stay; see `end_client_sessions`.
     pub async fn close_gate(&self) -> Result<(), Error> {
-        self.apply_config(&ConfigInputs {
-            gate: Gate::Closed,
-            ..self.inputs()
-        })
-        .await
+        self.edit_config(|inputs| inputs.gate = Gate::Closed).await
     }
 
     /// Ends every client session but ours; returns how many were told to end.

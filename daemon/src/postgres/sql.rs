@@ -85,6 +85,19 @@ WHERE backend_type = 'client backend' AND application_name <> 'clusterd' AND pid
 pub(super) const FOREIGN_SETTINGS: &str = "\
 SELECT name FROM pg_settings WHERE name = ANY($1) AND sourcefile IS NOT NULL AND sourcefile <> $2";
 
+/// The rule in force by the configuration, and when that was read.
+pub(super) const RULE_GIVEN: &str = "\
+SELECT current_setting('clusterd.rule', true) AS rule, \
+  ceil(extract(epoch FROM pg_conf_load_time()) * 1000)::int8 AS loaded";
+
+/// Ends walsenders by name.
+pub(super) const END_WALSENDERS: &str = "\
+SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = ANY($1)";
+
+/// What one backend waits for.
+pub(super) const WAITS_FOR: &str =
+    "SELECT (SELECT wait_event FROM pg_stat_activity WHERE pid = $1)";
+
 /// A record in WAL that is flushed when it returns, and that no table shows.
 pub(super) const COMMIT_PROBE: &str = "SELECT pg_logical_emit_message(true, 'clusterd', '')";
 

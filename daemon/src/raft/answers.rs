@@ -57,7 +57,7 @@ pub enum ProposeError {
 pub struct RenewAnswer {
     /// D: how long the lease lasts, from the moment before the request was sent.
     pub lease: Duration,
-    /// The newest rule committed.
+    /// The newest live rule of the epoch.
     pub newest_rule: RuleId,
 }
 

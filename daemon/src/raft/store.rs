@@ -157,9 +157,12 @@ impl ClusterStore {
         asked.check(&inner.state)?;
         let lease = inner.state.settings.times().lease;
         inner.granter.confirm(lease);
+        // Of this epoch, and live: one that was withdrawn is nothing to wait for.
+        let of_epoch = inner.state.live_rules.iter().rev();
+        let newest = of_epoch.into_iter().find(|rule| rule.epoch == epoch);
         Ok(RenewAnswer {
             lease,
-            newest_rule: inner.state.last_rule,
+            newest_rule: newest.map_or(inner.state.last_rule, |rule| rule.id),
         })
     }
 

@@ -13,7 +13,7 @@ use cluster_core::model::member::SealReport;
 use cluster_core::model::view::{Marker, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
-    TimelineId,
+    RuleId, TimelineId,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -44,6 +44,8 @@ const SILENT_LOOKS: u32 = 5;
 const REWOUND_START_LIMIT: Duration = Duration::from_secs(120);
 /// The source of a rewind has its first checkpoint by then.
 const SOURCE_CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
+/// Fetching what the best sealed member has more: the tail of a WAL, usually a moment.
+const FETCH_LIMIT: Duration = Duration::from_secs(60);
 /// One attempt to tell the leader.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// How often a wait looks again.
@@ -166,8 +168,15 @@ impl Actor {
                     .await?;
                 Ok(Done::Plain)
             }
-            // Decided in mode `sync` or `strict` only, which no setting of today turns on.
-            Action::FastForward { .. } => Ok(Done::Plain),
+            Action::FastForward {
+                from,
+                target,
+                timeline,
+                until,
+            } => {
+                self.fast_forward(&from, target, (timeline, until), &context)
+                    .await
+            }
             Action::Detach { .. } => {
                 self.postgres
                     .detach(DETACH_LIMIT)
@@ -249,15 +258,13 @@ impl Actor {
                 Ok(Done::RequestDone(request))
             }
             Action::Reload { request } => {
-                let before = self.postgres.inputs();
-                let inputs = ConfigInputs {
-                    upstream: before.upstream,
-                    sync_names: before.sync_names,
-                    gate: before.gate,
-                    ..self.inputs(&context.state)
+                let wanted = self.inputs(&context.state);
+                let edit = |inputs: &mut ConfigInputs| {
+                    inputs.parameters = wanted.parameters;
+                    inputs.members = wanted.members;
                 };
                 self.postgres
-                    .apply_config(&inputs)
+                    .edit_config(edit)
                     .await
                     .map_err(doing("reload PostgreSQL"))?;
                 Ok(Done::RequestDone(request))
@@ -386,7 +393,64 @@ impl Actor {
             epoch,
             incarnation,
             slot: Some(slot_name(&self.me)),
+            is_forward: false,
         })
+    }
+
+    /// Fetches from another sealed member what that one has more, and stops receiving again. Both have
+    /// promised `target`: nothing of it can grow meanwhile.
+    async fn fast_forward(
+        &self,
+        from: &MemberName,
+        target: Epoch,
+        (timeline, until): (TimelineId, Lsn),
+        context: &Context,
+    ) -> Result<Done, Error> {
+        if self.durable.get().min_epoch != target {
+            return Err(Error::Unknown(format!(
+                "not sealed for epoch {target} any more"
+            )));
+        }
+        let of_timeline = context.state.ledger.entry(timeline);
+        let of_timeline = of_timeline.map(|entry| entry.epoch).ok_or_else(|| {
+            Error::Unknown(format!("timeline {timeline} is in no ledger known here"))
+        })?;
+        self.may_hold(of_timeline).await?;
+        let upstream = Upstream {
+            slot: None,
+            is_forward: true,
+            ..self.upstream(from, target, &context.state)?
+        };
+        self.postgres
+            .attach(upstream)
+            .await
+            .map_err(doing("fetch what another member has more"))?;
+        let fetched = timeout(FETCH_LIMIT, self.wait_until_replayed(until)).await;
+        // Whatever came of it: no receiver is left, and the end of WAL is proven anew.
+        self.postgres
+            .detach(DETACH_LIMIT)
+            .await
+            .map_err(doing("stop receiving WAL"))?;
+        match fetched {
+            Ok(fetched) => fetched.map(|()| Done::Plain),
+            Err(_elapsed) => Err(Error::TimedOut {
+                what: "fetching what another member has more",
+                limit: FETCH_LIMIT,
+            }),
+        }
+    }
+
+    async fn wait_until_replayed(&self, until: Lsn) -> Result<(), Error> {
+        loop {
+            let looked = observe(&self.postgres, &self.guard).await;
+            let PostgresStatus::Standby(standby) = looked.postgres else {
+                return Err(Error::Unknown("it is no standby any more".to_owned()));
+            };
+            if standby.replayed >= until {
+                return Ok(());
+            }
+            sleep(STEP).await;
+        }
     }
 
     async fn attach(
@@ -559,8 +623,10 @@ impl Actor {
             kept.promoted = epoch;
             kept.line = kept.line.max(Some(epoch));
         });
+        let (rule, sync_names) = first_rule(&context.state, epoch);
         let inputs = ConfigInputs {
-            sync_names: first_sync_names(&context.state, epoch),
+            rule,
+            sync_names,
             ..self.inputs(&context.state)
         };
         // Configuring a sealed standby promotes nothing: it need not wait for the disk.
@@ -769,16 +835,16 @@ impl Actor {
     }
 }
 
-/// Nothing waits under k = 0; under any other first rule everything does, until it is in force.
-fn first_sync_names(state: &ClusterState, epoch: Epoch) -> String {
+/// Nothing waits under k = 0; under any other first rule everything does, until it is given.
+fn first_rule(state: &ClusterState, epoch: Epoch) -> (RuleId, String) {
     let first = state
         .live_rules
         .iter()
         .rev()
         .find(|rule| rule.epoch == epoch);
     match first {
-        Some(rule) if rule.k == 0 => String::new(),
-        Some(_) | None => FENCE.to_owned(),
+        Some(rule) if rule.k == 0 => (rule.id, String::new()),
+        Some(_) | None => (RuleId::default(), FENCE.to_owned()),
     }
 }
 

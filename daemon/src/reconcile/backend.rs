@@ -18,6 +18,7 @@ use crate::lease::{LeaseKeeper, RenewOrder, RenewOutcome, now};
 use crate::peers::{Peers, Target};
 use crate::raft::{ClusterStore, ProposeError as RaftProposeError, RenewRefused};
 
+use super::member_loop::Looked;
 use super::reports::Reports;
 
 /// One forwarded proposal.
@@ -159,6 +160,7 @@ impl Backend {
             {
                 Ok(answer) => RenewOutcome::Confirmed {
                     lease: answer.lease,
+                    newest_rule: answer.newest_rule,
                 },
                 Err(RenewRefused::NotGranted { why }) => {
                     tracing::warn!(epoch = %order.epoch, why, "own renewal refused");
@@ -182,7 +184,9 @@ impl Backend {
             address: &leader.address,
         };
         match self.peers.renew(target, &request, limit).await {
-            Ok(RenewAnswer::Confirmed { lease, .. }) => RenewOutcome::Confirmed { lease },
+            Ok(RenewAnswer::Confirmed { lease, newest_rule }) => {
+                RenewOutcome::Confirmed { lease, newest_rule }
+            }
             Ok(RenewAnswer::Refused { code, .. }) if is_final(&code) => {
                 tracing::warn!(epoch = %order.epoch, code, "renewal refused");
                 RenewOutcome::Refused
@@ -339,6 +343,10 @@ pub struct Reporter {
     pub backend: Arc<Backend>,
     /// The member loop's reports.
     pub own: watch::Receiver<Option<MemberReport>>,
+    /// When that loop turned last, and how old that may be: a loop that stands still has no news.
+    pub looked: watch::Receiver<Looked>,
+    /// See `looked`.
+    pub stands_still_after: Duration,
     /// Where the merged reports go.
     pub merged: watch::Sender<Arc<BTreeMap<MemberName, Seen>>>,
     /// Where the leader's other words go.
@@ -375,6 +383,9 @@ impl Reporter {
                 continue;
             }
             due = tokio::time::Instant::now() + REPORT_EVERY;
+            if self.stands_still() {
+                continue;
+            }
             let told = self.backend.tell(report.clone(), self.limit).await;
             let Some(view) = told else {
                 // Try soon again: a new leader may be there.
@@ -398,5 +409,11 @@ impl Reporter {
             self.merged.send_replace(Arc::new(view.reports.clone()));
             self.view.send_replace(Some(Arc::new(view)));
         }
+    }
+
+    /// Old words would be taken for new ones.
+    fn stands_still(&self) -> bool {
+        let looked_at = self.looked.borrow().looked_at;
+        looked_at.is_some_and(|at| now().since(at) > self.stands_still_after)
     }
 }

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
+use cluster_core::decide::standby_watch::StandbyWatch;
 use cluster_core::decide::{Action, MemberVerdict, Reason, decide_member, wants_renewal};
+use cluster_core::model::confirmation::SyncReport;
 use cluster_core::model::lease::{LeaseTimes, Moment};
 use cluster_core::model::member::{Addresses, Busy, Health, SealReport, Tags};
 use cluster_core::model::view::{Durable, MemberView, ProcessSet, Seen};
 use cluster_core::model::{
-    Epoch, Lsn, MemberName, MemberReport, NodeId, PostgresStatus, RequestId, TimelineId,
+    ClusterState, Epoch, Lsn, MemberName, MemberReport, NodeId, PostgresStatus, RequestId,
+    TimelineId,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -23,17 +26,21 @@ use crate::board::{LeaseView, VerdictLine};
 use crate::guard_client::Guard;
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::Progress;
-use crate::raft::ClusterStore;
+use crate::raft::{AppliedState, ClusterStore};
 use crate::telemetry;
 
 use super::act::{Actor, Context, Done, Error};
+use super::high_water::HighWater;
 use super::observe::{Observation, observe};
 use super::probes::Findings;
+use super::rule_keeper::Kept;
 
 /// A look this often when nothing happens.
 const CALM: Duration = Duration::from_millis(200);
 /// A look this often while something is under way.
 const BRISK: Duration = Duration::from_millis(10);
+/// A look this often while a rule change is open; it may stay open for long.
+const CHANGING: Duration = Duration::from_millis(30);
 /// After a message that did not reach the leader.
 const TELL_AGAIN: Duration = Duration::from_millis(40);
 /// After a failed action, so that a lasting fault does not spin.
@@ -93,6 +100,10 @@ pub struct MemberLoop {
     pub lease: LeaseKeeper,
     /// What the chores found.
     pub findings: Arc<Findings>,
+    /// How far this member is known to have come.
+    pub high_water: HighWater,
+    /// What the rule's keeper has proven.
+    pub kept: watch::Receiver<Kept>,
     /// Merged reports of the leader; tells which members are heard.
     pub merged: watch::Receiver<Arc<BTreeMap<MemberName, Seen>>>,
     /// Whether everything a leader had committed at our start is applied here.
@@ -121,6 +132,8 @@ struct Memory {
     failure: Option<String>,
     /// The epoch whose Release is on its way to the leader.
     releasing: Option<Epoch>,
+    /// What was seen of the standbys, while PostgreSQL is a primary here.
+    standbys: Option<StandbyWatch>,
 }
 
 /// The one action under way.
@@ -142,6 +155,7 @@ impl MemberLoop {
         let mut state = self.store.watch();
         let mut lease = self.lease.watch();
         let mut current = self.is_current.clone();
+        let mut kept = self.kept.clone();
         let mut guard = self.guard.as_ref().map(|guard| guard.events());
         let mut next = Instant::now();
         loop {
@@ -158,6 +172,7 @@ impl MemberLoop {
                 _ = state.changed() => next = Instant::now(),
                 _ = lease.changed() => if memory.waits_for_lease() { next = Instant::now() },
                 _ = current.changed() => next = Instant::now(),
+                _ = kept.changed() => next = Instant::now(),
                 () = guard_event(&mut guard) => next = Instant::now(),
                 () = sleep_until(next) => {}
             }
@@ -198,6 +213,10 @@ impl MemberLoop {
             .map(|a| a.durable.get())
             .unwrap_or_default();
         memory.learn(&self.who.me, &looked, &durable);
+        let high_water = self.high_water.of(durable.incarnation);
+        if memory.seal.as_ref().is_some_and(|seal| high_water > Some(seal.end)) {
+            memory.seal = None;
+        }
         self.learn_identity(memory, &looked).await;
         let busy = running.as_ref().map(Running::busy);
         let holder = self.lease.holder();
@@ -224,6 +243,7 @@ impl MemberLoop {
             cannot_read_wal: memory.cannot_read_wal,
             needs_rewind: memory.needs_rewind,
             rewind_impossible: memory.rewind_impossible,
+            high_water,
         };
         let wanted = wants_renewal(&view)
             .and_then(|epoch| durable.incarnation.map(|incarnation| (epoch, incarnation)));
@@ -241,7 +261,7 @@ impl MemberLoop {
             &durable,
             &verdict,
             busy,
-            applied.index,
+            &applied,
             times,
         );
         self.start(memory, running, ended, verdict, &applied.state, times)
@@ -290,11 +310,7 @@ impl MemberLoop {
             *running = None;
         }
         if verdict.action == Action::Idle {
-            return if memory.is_settling(state) {
-                BRISK
-            } else {
-                CALM
-            };
+            return memory.pace(state);
         }
         let (progress, watched) = watch::channel(Progress::default());
         let context = Context {
@@ -331,6 +347,12 @@ impl MemberLoop {
         outcome: Result<Done, Error>,
     ) -> Instant {
         match outcome {
+            // Files that end before what this member once had are no vote: recovery will say the same,
+            // and then it is another life.
+            Ok(Done::Sealed(seal)) if self.high_water.of(Some(seal.incarnation)) > Some(seal.end) => {
+                memory.cannot_read_wal = true;
+                Instant::now()
+            }
             Ok(done) => {
                 memory.failure = None;
                 memory.take(done);
@@ -363,7 +385,7 @@ impl MemberLoop {
         durable: &Durable,
         verdict: &MemberVerdict,
         busy: Option<Busy>,
-        applied_index: u64,
+        applied: &AppliedState,
         times: LeaseTimes,
     ) {
         memory.note_verdict(verdict);
@@ -385,14 +407,14 @@ impl MemberLoop {
             seal: memory.seal.clone(),
             set_is_empty: looked.set.is_empty,
             lease_left_ms: (!left.is_zero()).then(|| milliseconds(left)),
-            applied_index,
+            applied_index: applied.index,
             not_promotable: not_promotable(&looked.postgres, &self.findings.health()),
             health: self.findings.health(),
             busy: busy.filter(|busy| is_long(&busy.with)),
             hears: self.merged.borrow().keys().cloned().collect(),
             drained: memory.drained.clone(),
             done_request: memory.done_request.clone(),
-            sync: None,
+            sync: memory.sync_report(&looked.postgres, &self.kept.borrow(), &applied.state),
             checkpointed: self.findings.checkpointed(),
             verdict: verdict.reason.to_string(),
         };
@@ -547,10 +569,18 @@ impl Memory {
         match &looked.postgres {
             PostgresStatus::Primary(primary) => {
                 self.last_flush = Some((primary.timeline, primary.flushed));
+                let epoch = durable.promoted;
+                let known = self.standbys.take();
+                let known = known.filter(|known| known.is_of(epoch, primary));
+                let mut standbys =
+                    known.unwrap_or_else(|| StandbyWatch::new(epoch, primary, now()));
+                standbys.look(primary, now());
+                self.standbys = Some(standbys);
                 self.seal = None;
                 self.cannot_read_wal = false;
             }
             PostgresStatus::Standby(standby) => {
+                self.standbys = None;
                 self.prepared = None;
                 self.drained = None;
                 if standby.follows.is_some() || standby.receiver.is_some() {
@@ -574,6 +604,7 @@ impl Memory {
             | PostgresStatus::Stopping
             | PostgresStatus::Empty
             | PostgresStatus::Unusable { .. } => {
+                self.standbys = None;
                 self.prepared = None;
                 self.drained = None;
             }
@@ -581,6 +612,33 @@ impl Memory {
             | PostgresStatus::Starting { .. }
             | PostgresStatus::Unresponsive { .. } => {}
         }
+    }
+
+    /// What is told of commits and who confirms them; only together with what the keeper knows of
+    /// the very same server process.
+    fn sync_report(
+        &self,
+        postgres: &PostgresStatus,
+        kept: &Kept,
+        state: &ClusterState,
+    ) -> Option<SyncReport> {
+        let PostgresStatus::Primary(primary) = postgres else {
+            return None;
+        };
+        let standbys = self.standbys.as_ref()?;
+        if !standbys.is_of(kept.epoch, primary) || kept.started_unix_ms != primary.started_unix_ms {
+            return None;
+        }
+        let mut rules = state.live_rules.iter().rev();
+        let newest = rules.find(|rule| rule.epoch == kept.epoch);
+        Some(SyncReport {
+            epoch: kept.epoch,
+            started_unix_ms: kept.started_unix_ms,
+            given: kept.given,
+            proven: kept.proven,
+            unusable: None,
+            standbys: standbys.standbys(newest, now()),
+        })
     }
 
     fn take(&mut self, done: Done) {
@@ -636,8 +694,18 @@ impl Memory {
             .is_some_and(|line| line.code == "waiting-for-lease")
     }
 
+    /// How soon to look again when nothing is to be done.
+    fn pace(&self, state: &ClusterState) -> Duration {
+        if self.is_settling(state) {
+            return BRISK;
+        }
+        // Who confirms commits here is being changed: every flush that a standby shows is news.
+        let is_changing = self.standbys.is_some() && state.live_rules.len() > 1;
+        if is_changing { CHANGING } else { CALM }
+    }
+
     /// Whether something is under way that a quick look would shorten.
-    fn is_settling(&self, state: &cluster_core::model::ClusterState) -> bool {
+    fn is_settling(&self, state: &ClusterState) -> bool {
         let is_open = state.granted().is_some_and(|reign| reign.is_activated);
         let is_calm = self
             .verdict

@@ -10,6 +10,8 @@
 //!        └─ report ─► leader ◄─ merged view ──────────┘
 //! ```
 //!
+//! Beside the member loop of a primary its rule keeper brings the newest rule into force.
+//!
 //! The cluster loop only proposes, the member loop only acts. A turn is quick: what takes long runs
 //! as one task of `act`, and the loop goes on looking, reporting and, if it must, fencing.
 
@@ -18,7 +20,9 @@ pub mod backend;
 pub mod cluster_loop;
 pub mod durable;
 pub mod foresight;
+pub mod high_water;
 pub mod member_loop;
 pub mod observe;
 pub mod probes;
 pub mod reports;
+pub mod rule_keeper;

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::Seen;
-use cluster_core::model::{MemberName, MemberReport};
+use cluster_core::model::confirmation::{StandbySeen, SyncReport};
+use cluster_core::model::{MemberName, MemberReport, PostgresStatus};
 use tokio::sync::Notify;
 
 use crate::lease::now;
@@ -71,4 +72,27 @@ pub fn is_urgent(before: &MemberReport, now: &MemberReport) -> bool {
         || before.done_request != now.done_request
         || before.tags != now.tags
         || before.addresses != now.addresses
+        || confirmations(before) != confirmations(now)
+}
+
+/// What the leader decides on of a primary's commits; ages alone are no news.
+fn confirmations(report: &MemberReport) -> Option<(SyncReport, usize)> {
+    let sync = report.sync.as_ref()?;
+    let PostgresStatus::Primary(primary) = &report.postgres else {
+        return None;
+    };
+    let has_x = sync.proven.map_or(0, |proven| {
+        let senders = primary.senders.iter();
+        senders.filter(|it| it.flushed >= proven.x).count()
+    });
+    let standbys = sync.standbys.iter().map(|it| StandbySeen {
+        proven_for_ms: it.proven_for_ms.map(|_| 0),
+        late_for_ms: it.late_for_ms.map(|_| 0),
+        ..it.clone()
+    });
+    let ageless = SyncReport {
+        standbys: standbys.collect(),
+        ..sync.clone()
+    };
+    Some((ageless, has_x))
 }

@@ -380,7 +380,7 @@ fn timelines_of(report: &MemberReport) -> impl Iterator<Item = TimelineId> {
     one.into_iter().chain(other).chain(sealed)
 }
 
-/// In `async` nobody confirms. Elsewhere k is kept with whoever of Q runs on the candidate's line,
+/// In `async` nobody confirms. Elsewhere k is kept with whoever of Q is on the candidate's line,
 /// at worst with nobody: then writes wait until others join, or the protocol degrades.
 fn first_rule(view: &ClusterView, epoch: Epoch, chosen: &SealReport, found: &Assessment) -> Rule {
     let state = view.state;
@@ -390,7 +390,6 @@ fn first_rule(view: &ClusterView, epoch: Epoch, chosen: &SealReport, found: &Ass
         let member = state.members.get(&seal.member);
         k > 0
             && seal.member != chosen.member
-            && seal.is_running
             && member.is_some_and(|member| member.tags.sync_priority() > 0)
             && rule::is_on_line(&state.ledger, (seal.timeline, seal.end), start)
     };

@@ -198,6 +198,9 @@ pub fn decide_member(view: &MemberView) -> MemberVerdict {
         let (why, reason) = (why.to_owned(), Reason::Strayed(why.to_owned()));
         return act(Action::Quarantine { why }, reason);
     }
+    if let Some((end, had)) = quarantine::rolled_back(view) {
+        return act(Action::Adopt, Reason::RolledBack(end, had));
+    }
     let Some(reign) = &view.state.reign else {
         return seal::seal(view, Epoch::NONE.next());
     };

@@ -16,6 +16,7 @@ pub mod rejoin;
 pub mod requests;
 pub mod rule_setter;
 pub mod seal;
+pub mod standby_watch;
 pub mod sync_standbys;
 pub mod upkeep;
 pub mod wanted_rule;

@@ -5,7 +5,7 @@
 //! next free number, and so does the next Grant; the ledger alone would take one for the other.
 
 use crate::model::view::MemberView;
-use crate::model::{Epoch, Phase, PostgresStatus, Reign, TimelineId};
+use crate::model::{Epoch, Lsn, Phase, PostgresStatus, Reign, TimelineId};
 
 /// This data directory belongs to another database system than the cluster's [K2], or is a copy of the
 /// cluster's that nobody made a member's: it may have been run out of recovery by anybody.
@@ -58,6 +58,18 @@ pub fn strayed(view: &MemberView) -> Option<&'static str> {
         | PostgresStatus::Unresponsive { .. }
         | PostgresStatus::Stopping => None,
     }
+}
+
+/// The data directory was put back to an older state under this member: it lacks WAL it once had, and
+/// may have confirmed. It is another life from now on, and what the old one confirmed counts as lost
+/// [A14]. Says where it ends and how far it was.
+pub fn rolled_back(view: &MemberView) -> Option<(Lsn, Lsn)> {
+    let PostgresStatus::Standby(standby) = view.postgres else {
+        return None;
+    };
+    let is_sealed = standby.follows.is_none() && standby.receiver.is_none();
+    let (end, had) = (standby.proven_end(), view.high_water?);
+    (is_sealed && standby.at_end_of_wal && end < had).then_some((end, had))
 }
 
 /// The reign this member has not given back yet.
@@ -201,6 +213,7 @@ mod tests {
             cannot_read_wal: false,
             needs_rewind: false,
             rewind_impossible: false,
+            high_water: None,
             releasing: None,
         })
     }

@@ -105,6 +105,8 @@ pub enum Reason {
     InterruptedWork(String),
     /// Somebody let this server out of recovery: its data does not count.
     Strayed(String),
+    /// The data directory was put back to an older state: it ends here, and was there once.
+    RolledBack(Lsn, Lsn),
     /// The first data directory is made here.
     MakeFirstData,
     /// The data found here becomes the cluster's.
@@ -348,6 +350,11 @@ pub const ALL: &[(&str, &str)] = &[
         "Somebody let this server out of recovery without a Grant; its data does not count, is never \
          started and is replaced by a clone.",
     ),
+    (
+        "rolled-back",
+        "The data directory was put back to an older state under this member. It goes on as another \
+         life of the data, and what the old one confirmed counts as lost.",
+    ),
     ("make-first-data", "The first data directory is made here."),
     ("adopt-data", "The data found here becomes the cluster's."),
     (
@@ -498,6 +505,7 @@ impl Reason {
             Reason::ForeignProcess => "foreign-process",
             Reason::InterruptedWork(_) => "interrupted-work",
             Reason::Strayed(_) => "strayed",
+            Reason::RolledBack(..) => "rolled-back",
             Reason::MakeFirstData => "make-first-data",
             Reason::AdoptData => "adopt-data",
             Reason::PrimaryWithoutGrant => "primary-without-grant",
@@ -576,6 +584,7 @@ impl Reason {
             Reason::FastForward(member, from) => format!("{member} from {from}"),
             Reason::PrimarySilent(age) => format!("for {} ms", age.as_millis()),
             Reason::Flapping(count) => format!("{count} failovers"),
+            Reason::RolledBack(end, had) => format!("it ends at {end}, and was at {had}"),
             Reason::LeaseRunning(left) => format!("{} ms left", left.as_millis()),
             Reason::Unresponsive(age) => format!("for {} ms", age.as_millis()),
             Reason::NoCandidate(refused) => named(refused),

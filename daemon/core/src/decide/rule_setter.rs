@@ -38,6 +38,8 @@ pub enum SetterStep {
         /// Why nothing is done although something newer may exist; none = all is done.
         why: Option<&'static str>,
     },
+    /// A renewal confirmed from now on has to say that this rule is the newest; one may be asked for.
+    AwaitRenewal,
     /// Set the fence: the way from '' to names leads over it [A4].
     SetFence,
     /// A commit must be seen waiting before anything else.
@@ -90,8 +92,11 @@ pub fn rule_step(view: &SetterView) -> SetterStep {
         return rest("this server was given a newer rule, or this one was given up for it");
     }
     let is_granted = view.state.granted().map(|reign| reign.epoch) == Some(view.epoch);
-    if !is_granted || view.confirmed_newest != Some(newest.id) {
-        return rest("no confirmed renewal says that this rule is the newest");
+    if !is_granted {
+        return rest("the epoch has ended");
+    }
+    if view.confirmed_newest != Some(newest.id) {
+        return SetterStep::AwaitRenewal;
     }
     if in_force.is_empty() && newest.k > 0 {
         return SetterStep::SetFence;

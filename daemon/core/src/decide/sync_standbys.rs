@@ -19,6 +19,10 @@ use super::wanted_rule::{Change, StandbyFacts, Wanted, wanted};
 /// After a Grant standbys have so long to attach before "nobody is left" is believed.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(3);
 
+/// A standby whose reports fail to come for so long cannot be reached: well above their interval,
+/// and no longer than a gray standby may stay in the rule. Unit: renewal intervals, and at least.
+const HEARD_WITHIN: (u32, Duration) = (2, Duration::from_millis(600));
+
 /// What the leader knows of the primary's commits.
 struct Seen<'a> {
     reign: &'a Reign,
@@ -144,6 +148,9 @@ fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> 
     let primary_zone = zones.get(&seen.reign.holder);
     // A leader of a moment ago has not heard everybody yet.
     let is_settled = view.leading_for >= view.fresh_within() * 2;
+    let (renewals, least) = HEARD_WITHIN;
+    let within = (view.times.renew * renewals).max(least);
+    let is_heard = |name| view.reports.get(name).is_some_and(|it| it.age <= within);
     view.state
         .databases()
         .filter(|(name, _)| **name != seen.reign.holder)
@@ -158,7 +165,7 @@ fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> 
                 incarnation: member.incarnation,
                 priority: member.tags.sync_priority(),
                 is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
-                is_heard: report.is_some() || !is_settled,
+                is_heard: is_heard(name) || !is_settled,
                 cannot_confirm: report.and_then(cannot_confirm),
                 is_connected: found.is_some_and(|it| it.is_connected),
                 proven_for: found
@@ -257,9 +264,16 @@ fn reason(newest: &Rule, change: Change) -> Reason {
     }
 }
 
-/// The primary's network is at fault: after D/2 another one takes over, all of them sealed.
+/// The primary's network is at fault: after D/2 another one takes over, all of them sealed. One that
+/// is not open yet gets longer: its standbys have to find it first, and nobody is served meanwhile by
+/// changing it too soon.
 fn primary_alone(view: &ClusterView, seen: &Seen, lasted: Duration) -> Verdict {
-    if lasted < view.times.lease / 2 || !seen.reign.is_activated {
+    let limit = if seen.reign.is_activated {
+        view.times.lease / 2
+    } else {
+        view.times.lease * 3
+    };
+    if lasted < limit {
         return Verdict::Pass;
     }
     propose(

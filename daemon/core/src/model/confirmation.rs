@@ -119,6 +119,14 @@ pub struct SyncReport {
     pub standbys: Vec<StandbySeen>,
 }
 
+impl SyncReport {
+    /// Somebody is connected and has not proven yet that it streams: a commit would let it.
+    pub fn wants_a_commit(&self) -> bool {
+        let waits = |it: &StandbySeen| it.is_connected && it.proven_for_ms.is_none();
+        self.standbys.iter().any(waits)
+    }
+}
+
 /// Who of the rule's set has flushed `x`: seen on its own connection to the primary, or told by
 /// itself on the timeline of the epoch; never a position beyond the primary's own [X28].
 pub fn confirmed_by(

@@ -195,4 +195,6 @@ pub struct MemberView<'a> {
     pub needs_rewind: bool,
     /// The last rewind failed in a way only a clone cures.
     pub rewind_impossible: bool,
+    /// How far this life of the data directory is known to have replayed once; kept outside of it.
+    pub high_water: Option<super::lsn::Lsn>,
 }

@@ -71,7 +71,7 @@ impl Server {
 }
 
 fn rests(step: &SetterStep) -> bool {
-    matches!(step, SetterStep::Rest { .. })
+    matches!(step, SetterStep::Rest { .. } | SetterStep::AwaitRenewal)
 }
 
 #[test]
