@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
@@ -89,8 +90,8 @@ struct Shared {
     holder: watch::Sender<Holder>,
     /// What was asked of the thread last.
     wanted: std::sync::Mutex<Option<(Epoch, Incarnation)>>,
-    /// When that was asked last.
-    wished_at: std::sync::Mutex<Moment>,
+    /// How often that was asked.
+    wishes: std::sync::atomic::AtomicU64,
     priority_refused: std::sync::OnceLock<String>,
     first_renewal: std::sync::OnceLock<Duration>,
     /// The newest rule that a confirmed renewal named, and its epoch.
@@ -130,7 +131,7 @@ impl LeaseKeeper {
         let shared = Arc::new(Shared {
             holder: watch::Sender::new(Holder::default()),
             wanted: std::sync::Mutex::default(),
-            wished_at: std::sync::Mutex::new(now()),
+            wishes: std::sync::atomic::AtomicU64::default(),
             priority_refused: std::sync::OnceLock::new(),
             first_renewal: std::sync::OnceLock::new(),
             newest_rule: watch::Sender::new((Epoch::NONE, RuleId::default())),
@@ -154,11 +155,7 @@ impl LeaseKeeper {
     /// Renews this epoch from now on, at once; or none. To be repeated with every look at the server:
     /// the same wish again costs nothing, and one that is not repeated runs out.
     pub fn want(&self, wanted: Option<(Epoch, Incarnation)>) {
-        *self
-            .shared
-            .wished_at
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = now();
+        self.shared.wishes.fetch_add(1, Ordering::Relaxed);
         let mut known = self
             .shared
             .wanted
@@ -235,8 +232,9 @@ struct LeaseThread {
     next_renewal: Moment,
     /// The end of lease for which the soft stop was already asked.
     stopped_for: Option<Moment>,
-    /// The last look found the wish to renew run out.
-    was_forgotten: bool,
+    /// How often the loop had asked when this thread last looked, and how many renewals ago.
+    wishes_seen: u64,
+    unasked: u32,
 }
 
 impl LeaseThread {
@@ -257,7 +255,8 @@ impl LeaseThread {
             next_attempt: 1,
             next_renewal: Moment::default(),
             stopped_for: None,
-            was_forgotten: false,
+            wishes_seen: 0,
+            unasked: 0,
         }
     }
 
@@ -352,18 +351,20 @@ impl LeaseThread {
         }
     }
 
-    /// Nobody has asked for a renewal for long: the member's loop stands still.
+    /// Nobody has asked for a renewal for long: the member's loop stands still. Counted in renewals of
+    /// this thread's own, not by a clock: a host that was frozen froze both.
     fn is_forgotten(&mut self) -> bool {
-        let wished_at = *self
-            .shared
-            .wished_at
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let is_forgotten = now().since(wished_at) > self.times.lease * WISH_LASTS;
-        if is_forgotten && !self.was_forgotten {
+        let wishes = self.shared.wishes.load(Ordering::Relaxed);
+        if wishes != self.wishes_seen {
+            self.wishes_seen = wishes;
+            self.unasked = 0;
+        }
+        self.unasked += 1;
+        let lasts = self.times.lease * WISH_LASTS;
+        let is_forgotten = self.times.renew * self.unasked > lasts;
+        if is_forgotten && self.times.renew * (self.unasked - 1) <= lasts {
             tracing::error!("the member's loop stands still: its lease is not renewed");
         }
-        self.was_forgotten = is_forgotten;
         is_forgotten
     }
 

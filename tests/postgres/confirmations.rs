@@ -48,7 +48,10 @@ fn a_commit_is_seen_waiting_behind_the_fence_and_passing_without_it() {
         let a = Server::new(&bin, "a").await?;
         a.bootstrap().await?;
         a.postgres.set_rule(RuleId(1), "").await?;
-        ensure!(!a.postgres.canary_waits(LIMIT).await?, "nobody is waited for");
+        ensure!(
+            !a.postgres.canary_waits(LIMIT).await?,
+            "nobody is waited for"
+        );
         a.postgres.set_fence().await?;
         let begin = Instant::now();
         while !a.postgres.canary_waits(Duration::from_millis(500)).await? {
@@ -74,9 +77,11 @@ fn walsenders_take_a_new_rule_and_one_that_is_ended_comes_back_with_it() {
         let loaded = a.postgres.rule_given().await?.loaded_unix_ms;
         let before = sender(&a, |it| it.sync_priority > 0).await?;
         assert!(before.started_unix_ms <= loaded);
-        a.postgres.end_walsenders(&["b~00000001~1".to_owned()]).await?;
-        let after = sender(&a, |it| it.started_unix_ms > loaded).await?;
-        assert!(after.sync_priority > 0);
+        a.postgres
+            .end_walsenders(&["b~00000001~1".to_owned()])
+            .await?;
+        let is_back = |it: &Sender| it.started_unix_ms > loaded && it.sync_priority > 0;
+        sender(&a, is_back).await?;
         // Whoever waits is let go by the standby's answer to it.
         a.run("CREATE TABLE confirmed (i int)").await?;
         Ok(())
@@ -107,6 +112,31 @@ fn what_is_fetched_from_a_sealed_member_comes_under_no_members_name() {
     });
 }
 
+#[test]
+fn roles_and_databases_that_do_not_wait_are_named() {
+    on_every_major(|bin| async move {
+        let a = Server::new(&bin, "a").await?;
+        a.bootstrap().await?;
+        assert!(a.postgres.commit_overrides().await?.is_empty());
+        a.run("CREATE ROLE quick").await?;
+        a.run("ALTER ROLE quick SET synchronous_commit = off")
+            .await?;
+        a.run("ALTER DATABASE postgres SET synchronous_commit TO local")
+            .await?;
+        a.run("ALTER ROLE quick IN DATABASE postgres SET synchronous_commit = remote_apply")
+            .await?;
+        let found = a.postgres.commit_overrides().await?;
+        assert_eq!(
+            found,
+            [
+                "everybody in postgres: synchronous_commit=local",
+                "role quick: synchronous_commit=off"
+            ]
+        );
+        Ok(())
+    });
+}
+
 /// The one walsender, once it is as wanted.
 async fn sender(server: &Server, wanted: impl Fn(&Sender) -> bool) -> Result<Sender> {
     let begin = Instant::now();
@@ -115,7 +145,10 @@ async fn sender(server: &Server, wanted: impl Fn(&Sender) -> bool) -> Result<Sen
         if let Some(found) = senders.iter().find(|it| wanted(it)) {
             return Ok(found.clone());
         }
-        ensure!(begin.elapsed() < LIMIT, "the walsenders stay as they are: {senders:?}");
+        ensure!(
+            begin.elapsed() < LIMIT,
+            "the walsenders stay as they are: {senders:?}"
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }

@@ -18,6 +18,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "strayed",
         "only a promotion by hand gives it: a case, not a schedule",
     ),
+    (
+        "rolled-back",
+        "no directory is put back to an older state here; a scenario does it to a real one",
+    ),
 ];
 
 /// What is decided in the mode `sync`.

@@ -30,6 +30,8 @@ pub struct Walsender {
     pub proof: Lsn,
     pub proven_since: Option<Micros>,
     pub flushed: Lsn,
+    /// Gone or gray once, by the same name.
+    pub has_failed: bool,
     /// When it takes the newest value.
     pub takes_at: Micros,
     /// The priority by the value it works by.
@@ -175,6 +177,7 @@ impl World {
             target: end,
             proof: Lsn(end.0 + 1),
             proven_since: None,
+            has_failed: false,
             flushed,
             takes_at: now + delay,
             is_named: false,
@@ -188,6 +191,7 @@ impl World {
                 flushed: sender.flushed.max(flushed),
                 is_connected: true,
                 late_since: sender.late_since,
+                has_failed: sender.late_since.is_some(),
                 ..fresh()
             };
         }
@@ -391,6 +395,7 @@ impl World {
             is_connected: sender.is_connected,
             proven_for_ms: sender.proven_since.map(age),
             late_for_ms: sender.late_since.map(age).filter(|ms| *ms > 100),
+            has_failed: sender.has_failed,
         });
         let mut standbys: Vec<StandbySeen> = standbys.collect();
         let newest = self.state_of(node).live_rules.last();
@@ -403,6 +408,7 @@ impl World {
                     is_connected: false,
                     proven_for_ms: None,
                     late_for_ms: Some(age(commits.started)),
+                    has_failed: false,
                 });
             }
         }

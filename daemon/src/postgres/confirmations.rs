@@ -83,6 +83,14 @@ impl Postgres {
         Ok(())
     }
 
+    /// Roles and databases whose commits do not wait as the mode promises, one a line.
+    pub async fn commit_overrides(&self) -> Result<Vec<String>, Error> {
+        let session = self.session().await?;
+        let limit = self.limits().statement;
+        let rows = session.query(limit, sql::COMMIT_OVERRIDES, &[]).await?;
+        Ok(rows.iter().map(|row| row.get("line")).collect())
+    }
+
     /// Commits something that waits for its confirmation as a client's commit does, and says whether it
     /// was seen waiting within `limit`. It is taken back then; nothing of it is in any table.
     pub async fn canary_waits(&self, limit: Duration) -> Result<bool, Error> {

@@ -57,8 +57,8 @@ use cluster_core::model::{Lsn, TimelineId};
 
 pub use basebackup::CopyOf;
 pub use config_files::MANAGED;
-pub use control_data::ControlData;
 pub use confirmations::Given;
+pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
 pub use guard::{GuardSupervisor, server_process};
 pub use import::Imported;

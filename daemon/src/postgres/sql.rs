@@ -90,6 +90,17 @@ pub(super) const RULE_GIVEN: &str = "\
 SELECT current_setting('clusterd.rule', true) AS rule, \
   ceil(extract(epoch FROM pg_conf_load_time()) * 1000)::int8 AS loaded";
 
+/// Who lowers `synchronous_commit` below what the mode promises, by role, by database, or for all.
+pub(super) const COMMIT_OVERRIDES: &str = "\
+SELECT coalesce('role ' || quote_ident(r.rolname), 'everybody') \
+  || coalesce(' in ' || quote_ident(d.datname), '') || ': ' || c.setting AS line \
+FROM pg_db_role_setting s \
+  CROSS JOIN LATERAL unnest(s.setconfig) AS c(setting) \
+  LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
+WHERE lower(c.setting) IN ('synchronous_commit=off', 'synchronous_commit=local', \
+  'synchronous_commit=remote_write', 'synchronous_commit=false', 'synchronous_commit=no', \
+  'synchronous_commit=0') ORDER BY 1";
+
 /// Ends walsenders by name.
 pub(super) const END_WALSENDERS: &str = "\
 SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = ANY($1)";

@@ -70,7 +70,10 @@ impl HighWater {
             let Some(incarnation) = durable.get().incarnation else {
                 continue;
             };
-            if self.of(Some(incarnation)).is_none_or(|kept| kept < replayed) {
+            if self
+                .of(Some(incarnation))
+                .is_none_or(|kept| kept < replayed)
+            {
                 self.write(Mark {
                     incarnation,
                     replayed,

@@ -214,7 +214,11 @@ impl MemberLoop {
             .unwrap_or_default();
         memory.learn(&self.who.me, &looked, &durable);
         let high_water = self.high_water.of(durable.incarnation);
-        if memory.seal.as_ref().is_some_and(|seal| high_water > Some(seal.end)) {
+        if memory
+            .seal
+            .as_ref()
+            .is_some_and(|seal| high_water > Some(seal.end))
+        {
             memory.seal = None;
         }
         self.learn_identity(memory, &looked).await;
@@ -255,15 +259,7 @@ impl MemberLoop {
                 reason: Reason::OnRequest("this member was told to leave".to_owned()),
             };
         }
-        self.publish(
-            memory,
-            &looked,
-            &durable,
-            &verdict,
-            busy,
-            &applied,
-            times,
-        );
+        self.publish(memory, &looked, &durable, &verdict, busy, &applied, times);
         self.start(memory, running, ended, verdict, &applied.state, times)
     }
 
@@ -349,7 +345,9 @@ impl MemberLoop {
         match outcome {
             // Files that end before what this member once had are no vote: recovery will say the same,
             // and then it is another life.
-            Ok(Done::Sealed(seal)) if self.high_water.of(Some(seal.incarnation)) > Some(seal.end) => {
+            Ok(Done::Sealed(seal))
+                if self.high_water.of(Some(seal.incarnation)) > Some(seal.end) =>
+            {
                 memory.cannot_read_wal = true;
                 Instant::now()
             }

@@ -18,6 +18,7 @@
 pub mod act;
 pub mod backend;
 pub mod cluster_loop;
+mod commit_watch;
 pub mod durable;
 pub mod foresight;
 pub mod high_water;

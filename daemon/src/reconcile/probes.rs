@@ -17,6 +17,7 @@ use crate::postgres::Postgres;
 use crate::raft::AppliedState;
 
 use super::act::{member_addresses, wanted_slots};
+use super::commit_watch::CommitFindings;
 
 /// How often a volume and a commit are tried. One small write a second is free.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -45,6 +46,7 @@ struct Inner {
     commit: Track,
     checkpointed: Epoch,
     free_bytes: Option<u64>,
+    commits: CommitFindings,
 }
 
 #[derive(Default)]
@@ -91,7 +93,18 @@ impl Findings {
             wal_volume: inner.wal.probe(),
             commit: inner.commit.probe(),
             free_bytes: inner.free_bytes,
+            commit_overrides: inner.commits.overrides.clone(),
+            cancelled_waits: inner.commits.cancelled,
         }
+    }
+
+    /// What is known of commits that wait for nobody.
+    pub(super) fn commits(&self) -> CommitFindings {
+        self.lock().commits.clone()
+    }
+
+    pub(super) fn set_commits(&self, found: CommitFindings) {
+        self.lock().commits = found;
     }
 
     /// The newest epoch under which a checkpoint was completed here.
@@ -129,6 +142,7 @@ impl Chores {
         tokio::spawn(self.clone().keep_slots());
         tokio::spawn(self.clone().admit_members());
         tokio::spawn(self.clone().watch_settings());
+        tokio::spawn(self.clone().watch_commits());
         tokio::spawn(self.clone().checkpoint_each_epoch());
     }
 

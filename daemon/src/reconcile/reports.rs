@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use cluster_core::model::confirmation::{StandbySeen, SyncReport};
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::Seen;
-use cluster_core::model::confirmation::{StandbySeen, SyncReport};
 use cluster_core::model::{MemberName, MemberReport, PostgresStatus};
 use tokio::sync::Notify;
 

@@ -5,9 +5,12 @@
 
 use crate::model::ledger::{Position, Relation};
 use crate::model::member::SealReport;
+use crate::model::rule::missing;
 use crate::model::settings::Mode;
 use crate::model::view::ClusterView;
 use crate::model::{Epoch, Lsn, MemberName, PostgresStatus, TimelineId};
+
+use super::sync_standbys::REPLICATION_LOST;
 
 /// One member that could be granted the next epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,7 @@ pub fn assess(view: &ClusterView) -> Assessment {
     let target = view.state.epoch().next();
     let mut found = Assessment::default();
     collect_seals(view, target, &mut found);
+    set_aside_lonely(view, &mut found);
     let ledger = &view.state.ledger;
     let best = found
         .sealed
@@ -77,6 +81,31 @@ pub fn assess(view: &ClusterView) -> Assessment {
             .then_with(|| left.seal.member.cmp(&right.seal.member))
     });
     found
+}
+
+/// The newest reign ended because its primary alone had lost its standbys.
+pub fn was_lonely(view: &ClusterView) -> bool {
+    let reign = view.state.reign.as_ref();
+    reign.and_then(|reign| reign.ended_because.as_deref()) == Some(REPLICATION_LOST)
+}
+
+/// Whoever was cut off from its standbys is as cut off after another Grant, and they cannot fetch the
+/// little more it has. As long as the others block every live rule, nothing of that was acknowledged:
+/// they are Q, and it is left out.
+fn set_aside_lonely(view: &ClusterView, found: &mut Assessment) {
+    let Some(reign) = view.state.reign.as_ref().filter(|_| was_lonely(view)) else {
+        return;
+    };
+    let others = found
+        .sealed
+        .iter()
+        .filter(|seal| seal.member != reign.holder);
+    let others: Vec<SealReport> = others.cloned().collect();
+    if !others.is_empty() && missing(view.state, &others).is_empty() {
+        found.sealed = others;
+        let why = "it alone had lost its standbys".to_owned();
+        found.refused.push((reign.holder.clone(), why));
+    }
 }
 
 fn collect_seals(view: &ClusterView, target: Epoch, found: &mut Assessment) {

@@ -15,7 +15,7 @@ use crate::model::{
     Epoch, MemberName, MemberReport, Phase, PostgresStatus, Rule, RuleId, TimelineId,
 };
 
-use super::candidate::{Assessment, Candidate, assess, known_lag};
+use super::candidate::{Assessment, Candidate, assess, known_lag, was_lonely};
 use super::cluster::{Verdict, propose};
 use super::reason::Reason;
 use super::sync_standbys::sync_standbys;
@@ -203,7 +203,8 @@ fn must_wait_for_seals(
     }
     // The former primary's own end is the most anybody can have of its reign: who has it all, or is
     // it, need not wait for the others.
-    let has_it_all = found.former_end.is_some_and(|end| {
+    let former_end = found.former_end.filter(|_| !was_lonely(view));
+    let has_it_all = former_end.is_some_and(|end| {
         found
             .candidates
             .iter()

@@ -269,7 +269,8 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "degrade",
-        "No standby is left, or the mode is `async`: commits are confirmed by nobody, and while that          is so only the primary itself may be promoted.",
+        "No standby is left, or the mode is `async`: commits are confirmed by nobody, and while that \
+         is so only the primary itself may be promoted.",
     ),
     (
         "restore",
@@ -293,11 +294,14 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "replication-lost",
-        "The primary alone has lost standbys that the leader still hears: another member takes over,          nothing is degraded.",
+        "The primary alone has lost standbys that the leader still hears: another member takes over, \
+         nothing is degraded.",
     ),
     (
         "missing-members",
-        "A write that was acknowledged may be on members only that have not sealed: nobody is          promoted before enough of the named ones are back. `clusterctl failover` overrides it with          a recorded loss.",
+        "A write that was acknowledged may be on members only that have not sealed: nobody is \
+         promoted before enough of the named ones are back. `clusterctl failover` overrides it with \
+         a recorded loss.",
     ),
     (
         "fast-forward",

@@ -12,6 +12,8 @@ use crate::model::lease::Moment;
 use crate::model::postgres::{Primary, Sender};
 use crate::model::{Epoch, Lsn, Rule};
 
+use super::wanted_rule::{GRAY_AFTER, PROVEN_FOR};
+
 /// A standby that has not flushed for less than this is not worth a word: one look and one round
 /// trip apart, everybody is.
 const WORTH_A_WORD: Duration = Duration::from_millis(100);
@@ -28,6 +30,8 @@ struct Track {
     /// A position generated after it attached.
     proof: Lsn,
     proven_since: Option<Moment>,
+    /// Was gray or gone, and has not streamed for long enough since.
+    has_failed: bool,
 }
 
 /// What was seen of every standby of one epoch, on one server process.
@@ -70,6 +74,7 @@ impl StandbyWatch {
         for (name, track) in &mut self.tracks {
             if !connected.contains(name) {
                 track.is_connected = false;
+                track.has_failed = true;
                 track.proven_since = None;
                 track.late_since.get_or_insert(now);
             }
@@ -84,12 +89,14 @@ impl StandbyWatch {
             late_since: None,
             proof: Lsn(flushed.0 + 1),
             proven_since: None,
+            has_failed: false,
         };
         let track = self.tracks.entry(name.clone()).or_insert(fresh.clone());
         if !track.is_connected || track.started_unix_ms != sender.started_unix_ms {
             // Late since it went, until it has what was there when it came back.
             *track = Track {
                 late_since: track.late_since,
+                has_failed: true,
                 ..fresh
             };
         }
@@ -101,6 +108,15 @@ impl StandbyWatch {
         }
         if sender.replayed >= track.proof {
             track.proven_since.get_or_insert(now);
+        }
+        let lasts = |since: Option<Moment>, long| since.is_some_and(|it| now.since(it) >= long);
+        if lasts(track.late_since, GRAY_AFTER) {
+            track.has_failed = true;
+            // What it streams from now on counts anew.
+            track.proven_since = None;
+            track.proof = Lsn(flushed.0 + 1);
+        } else if lasts(track.proven_since, PROVEN_FOR) {
+            track.has_failed = false;
         }
     }
 
@@ -120,10 +136,12 @@ impl StandbyWatch {
             is_connected: track.is_connected,
             proven_for_ms: track.proven_since.map(milliseconds),
             late_for_ms: late(track),
+            has_failed: track.has_failed,
         });
         let of_rule = newest.iter().flat_map(|rule| &rule.set);
         let never = of_rule.filter(|(member, incarnation)| {
-            let is_it = |name: &SyncName| name.member == **member && name.incarnation == **incarnation;
+            let is_it =
+                |name: &SyncName| name.member == **member && name.incarnation == **incarnation;
             !self.tracks.keys().any(is_it)
         });
         let never = never.map(|(member, incarnation)| StandbySeen {
@@ -132,6 +150,7 @@ impl StandbyWatch {
             is_connected: false,
             proven_for_ms: None,
             late_for_ms: Some(milliseconds(self.since)),
+            has_failed: false,
         });
         seen.chain(never).collect()
     }
@@ -196,7 +215,11 @@ mod tests {
     fn streaming_is_proven_by_replay_beyond_what_was_there_when_it_attached() {
         let attached = primary(100, vec![sender(1, 100, 100)]);
         let mut known = watch(&[(0, attached.clone()), (200, attached)]);
-        assert_eq!(only(&known, 200).proven_for_ms, None, "it has shown nothing yet");
+        assert_eq!(
+            only(&known, 200).proven_for_ms,
+            None,
+            "it has shown nothing yet"
+        );
         known.look(&primary(150, vec![sender(1, 150, 150)]), at(400));
         assert_eq!(only(&known, 700).proven_for_ms, Some(300));
     }
@@ -229,11 +252,37 @@ mod tests {
     fn a_standby_that_flushes_nothing_is_late_and_one_that_keeps_up_behind_writers_is_not() {
         let frozen = |at_primary| primary(at_primary, vec![sender(1, 100, 100)]);
         let known = watch(&[(0, frozen(100)), (200, frozen(200)), (400, frozen(300))]);
-        assert_eq!(only(&known, 450).late_for_ms, None, "less than is worth a word");
+        assert_eq!(
+            only(&known, 450).late_for_ms,
+            None,
+            "less than is worth a word"
+        );
         assert_eq!(only(&known, 1600).late_for_ms, Some(1200));
         let behind = |at_primary| primary(at_primary, vec![sender(1, at_primary - 50, 60)]);
         let known = watch(&[(0, behind(100)), (200, behind(200)), (400, behind(300))]);
         assert_eq!(only(&known, 2000).late_for_ms, None);
+    }
+
+    #[test]
+    fn a_standby_that_was_gray_or_gone_is_trusted_again_after_long_streaming_only() {
+        let well = |at_primary: u64, started| {
+            primary(at_primary, vec![sender(started, at_primary, at_primary)])
+        };
+        let mut known = watch(&[(0, well(100, 1)), (200, well(150, 1))]);
+        assert!(!only(&known, 200).has_failed, "new and proven");
+        known.look(&well(200, 2), at(400));
+        assert!(only(&known, 400).has_failed, "it was gone");
+        known.look(&well(250, 2), at(600));
+        known.look(&well(300, 2), at(20_000));
+        assert!(only(&known, 20_000).has_failed);
+        known.look(&well(350, 2), at(30_700));
+        assert!(!only(&known, 30_700).has_failed);
+        let frozen = |at_primary| primary(at_primary, vec![sender(2, 350, 350)]);
+        for ms in [31_000, 31_200, 32_300] {
+            known.look(&frozen(300 + ms), at(ms));
+        }
+        let gray = only(&known, 32_300);
+        assert!(gray.has_failed && gray.proven_for_ms.is_none());
     }
 
     #[test]

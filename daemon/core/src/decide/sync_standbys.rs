@@ -14,10 +14,13 @@ use crate::model::{MemberName, MemberReport, PostgresStatus, Reign, Rule, RuleId
 
 use super::cluster::{Verdict, propose};
 use super::reason::Reason;
-use super::wanted_rule::{Change, StandbyFacts, Wanted, wanted};
+use super::wanted_rule::{Change, Heard, StandbyFacts, Wanted, wanted};
 
 /// After a Grant standbys have so long to attach before "nobody is left" is believed.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why an epoch is revoked whose primary alone cannot hear its standbys.
+pub const REPLICATION_LOST: &str = "replication-lost";
 
 /// A standby whose reports fail to come for so long cannot be reached: well above their interval,
 /// and no longer than a gray standby may stay in the rule. Unit: renewal intervals, and at least.
@@ -52,14 +55,14 @@ pub fn sync_standbys(view: &ClusterView) -> Verdict {
             Reason::RuleWithdrawn(seen.newest.to_string()),
         );
     }
-    if view.state.pause.is_some() {
-        return Verdict::Pass;
-    }
     let facts = facts(view, &seen);
     match wanted(&view.state.settings, seen.newest, &facts) {
         Wanted::Same => Verdict::Pass,
         // Told, and no reason to hold up the rules behind this one.
         Wanted::TooFew { .. } => Verdict::Pass,
+        // A pause keeps the primary where it is. Who confirms its commits goes on being kept right: a
+        // standby lost meanwhile must not stop writes.
+        Wanted::PrimaryAlone { .. } if view.state.pause.is_some() => Verdict::Pass,
         Wanted::PrimaryAlone { lasted } => primary_alone(view, &seen, lasted),
         Wanted::Other(change) => change_rule(view, &seen, &facts, change),
     }
@@ -146,11 +149,14 @@ fn is_unusable(seen: &Seen, rule: RuleId) -> bool {
 fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> {
     let zones = &view.state.settings.zones;
     let primary_zone = zones.get(&seen.reign.holder);
-    // A leader of a moment ago has not heard everybody yet.
-    let is_settled = view.leading_for >= view.fresh_within() * 2;
     let (renewals, least) = HEARD_WITHIN;
     let within = (view.times.renew * renewals).max(least);
-    let is_heard = |name| view.reports.get(name).is_some_and(|it| it.age <= within);
+    let heard = |name| match view.reports.get(name) {
+        Some(seen) if seen.age <= within => Heard::Yes,
+        // A leader of a moment ago has not heard everybody yet.
+        _ if view.leading_for < within => Heard::NotYet,
+        _ => Heard::No,
+    };
     view.state
         .databases()
         .filter(|(name, _)| **name != seen.reign.holder)
@@ -165,12 +171,13 @@ fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> 
                 incarnation: member.incarnation,
                 priority: member.tags.sync_priority(),
                 is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
-                is_heard: is_heard(name) || !is_settled,
+                heard: heard(name),
                 cannot_confirm: report.and_then(cannot_confirm),
                 is_connected: found.is_some_and(|it| it.is_connected),
                 proven_for: found
                     .and_then(|it| it.proven_for_ms)
                     .map(Duration::from_millis),
+                has_failed: found.is_some_and(|it| it.has_failed),
                 late_for: found
                     .and_then(|it| it.late_for_ms)
                     .map(Duration::from_millis),
@@ -250,7 +257,7 @@ fn may_still_attach(
         && view.grant_age.is_some_and(|age| age < ATTACH_PATIENCE)
         && facts
             .values()
-            .any(|it| it.is_heard && it.priority > 0 && it.cannot_confirm.is_none())
+            .any(|it| it.heard != Heard::No && it.priority > 0 && it.cannot_confirm.is_none())
 }
 
 fn reason(newest: &Rule, change: Change) -> Reason {
@@ -279,7 +286,7 @@ fn primary_alone(view: &ClusterView, seen: &Seen, lasted: Duration) -> Verdict {
     propose(
         Command::Revoke {
             epoch: seen.reign.epoch,
-            reason: "replication-lost".to_owned(),
+            reason: REPLICATION_LOST.to_owned(),
         },
         Reason::ReplicationLost(lasted),
     )

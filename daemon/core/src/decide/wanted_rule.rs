@@ -14,8 +14,20 @@ use crate::model::{Incarnation, MemberName, Rule, Settings};
 /// steps it has left the rule within 2 s in `lan`. Source: issue "Durability", gray standbys.
 pub const GRAY_AFTER: Duration = Duration::from_secs(1);
 
-/// A standby that left, or is new, has to stream for so long before it joins a rule that is full.
+/// A standby that was gray or gone has to stream for so long before it joins a rule that is full.
 pub const PROVEN_FOR: Duration = Duration::from_secs(30);
+
+/// Whether the leader can reach a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Heard {
+    /// Its report has come lately.
+    Yes,
+    /// It has not, for long.
+    No,
+    /// It has not, and this leader leads for too short to say.
+    #[default]
+    NotYet,
+}
 
 /// What is known of one standby.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,7 +39,7 @@ pub struct StandbyFacts {
     /// It lies in the primary's zone (never, without zones).
     pub is_in_zone_of_primary: bool,
     /// The leader has its fresh report.
-    pub is_heard: bool,
+    pub heard: Heard,
     /// Its own daemon says that its PostgreSQL cannot confirm, and why.
     pub cannot_confirm: Option<String>,
     /// It has a walsender under its name.
@@ -36,6 +48,8 @@ pub struct StandbyFacts {
     pub proven_for: Option<Duration>,
     /// Has not confirmed, as the primary sees it.
     pub late_for: Option<Duration>,
+    /// It has been gray or gone in this reign, and not streamed for long enough since.
+    pub has_failed: bool,
 }
 
 /// The answer.
@@ -107,7 +121,7 @@ pub fn wanted(
             current.set.get(name).copied() == it.incarnation && is_member(current, name);
         let is_proven = it
             .proven_for
-            .is_some_and(|proven| is_short || proven >= PROVEN_FOR);
+            .is_some_and(|proven| is_short || !it.has_failed || proven >= PROVEN_FOR);
         if !is_member && it.priority > 0 && is_proven && it.late_for.is_none() && it.is_connected {
             pool.insert(name.clone());
         }
@@ -147,6 +161,7 @@ fn confirms(facts: &BTreeMap<MemberName, StandbyFacts>, name: &MemberName) -> bo
 fn judge(current: &Rule, facts: &BTreeMap<MemberName, StandbyFacts>) -> Judged {
     let mut judged = Judged::default();
     let mut late = Vec::new();
+    let mut is_unclear = false;
     for (name, incarnation) in &current.set {
         let Some(it) = facts.get(name) else {
             judged
@@ -173,13 +188,14 @@ fn judge(current: &Rule, facts: &BTreeMap<MemberName, StandbyFacts>) -> Judged {
             }
             None => {
                 judged.kept.insert(name.clone());
+                is_unclear |= it.heard != Heard::Yes;
                 let lasted = it.late_for.unwrap_or_default();
                 let least = judged.alone_for.map_or(lasted, |least| least.min(lasted));
                 judged.alone_for = Some(least).filter(|_| it.late_for.is_some());
             }
         }
     }
-    if !judged.confirm.is_empty() {
+    if !judged.confirm.is_empty() || is_unclear {
         judged.alone_for = None;
     }
     judged
@@ -196,7 +212,7 @@ fn why_drop(it: &StandbyFacts, others_suffice: bool) -> Option<String> {
     if let Some(why) = &it.cannot_confirm {
         return Some(why.clone());
     }
-    if !it.is_heard {
+    if it.heard == Heard::No {
         return Some("is not heard".to_owned());
     }
     if !others_suffice {

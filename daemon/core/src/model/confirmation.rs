@@ -99,6 +99,10 @@ pub struct StandbySeen {
     /// For how long something flushed here, or its walsender, has been missing there; none = it
     /// confirms in time. The primary's request to drop it. Unit: milliseconds.
     pub late_for_ms: Option<u64>,
+    /// It was late for long, or gone, on this server process, and has not streamed for long enough
+    /// since to be trusted at once.
+    #[serde(default)]
+    pub has_failed: bool,
 }
 
 /// What a primary's daemon tells of its commits. X is of this epoch, rule and server start only.

@@ -140,6 +140,12 @@ pub struct Health {
     pub commit: Option<Probe>,
     /// Free bytes on the data volume.
     pub free_bytes: Option<u64>,
+    /// Roles and databases of this primary whose commits do not wait as the mode promises, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commit_overrides: Vec<String>,
+    /// Commits on this primary whose wait for a confirmation was cancelled, since its daemon started.
+    #[serde(default)]
+    pub cancelled_waits: u64,
 }
 
 /// Long work a member is busy with.

@@ -121,6 +121,7 @@ fn seen(member: &str) -> StandbySeen {
         is_connected: true,
         proven_for_ms: Some(60_000),
         late_for_ms: None,
+        has_failed: false,
     }
 }
 
