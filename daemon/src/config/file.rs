@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use cluster_core::model::settings::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::secret::Secret;
@@ -240,6 +241,9 @@ pub struct TagsTable {
     pub clonefrom: bool,
     /// Never a sync standby.
     pub nosync: bool,
+    /// Higher confirms first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_priority: Option<u32>,
     /// Any others.
     pub custom: BTreeMap<String, toml::Value>,
 }
@@ -258,8 +262,14 @@ pub struct LogTable {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SettingsTable {
-    /// Durability mode.
+    /// Who must confirm a commit: `sync`, `strict` or `async`.
     pub mode: String,
+    /// How many standbys confirm a commit.
+    pub k: u32,
+    /// In `strict`: never fewer than so many.
+    pub k_min: u32,
+    /// The failure domain of each member.
+    pub zones: BTreeMap<String, toml::Value>,
     /// A standby further behind is no candidate.
     pub maximum_lag_on_failover: String,
     /// How long sealing waits for a member that is heard.
@@ -378,7 +388,10 @@ impl Default for LogTable {
 impl Default for SettingsTable {
     fn default() -> Self {
         Self {
-            mode: "async".to_owned(),
+            mode: Mode::default().word().to_owned(),
+            k: 1,
+            k_min: 1,
+            zones: BTreeMap::new(),
             maximum_lag_on_failover: "1MB".to_owned(),
             seal_patience: "1s".to_owned(),
             probe_limit: "5s".to_owned(),

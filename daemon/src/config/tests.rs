@@ -165,6 +165,53 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn who_confirms_commits_in_a_new_cluster_is_read_and_checked_as_a_whole() {
+    use cluster_core::model::settings::Mode;
+
+    let place = Place::new();
+    let with = |settings: &str, tags: &str| {
+        let text = as_this_user(place.good());
+        format!("{text}\n[tags]\n{tags}\n[settings]\n{settings}")
+    };
+    let good = with(
+        "mode = \"strict\"\nk = 1\nk_min = 1\n[settings.zones]\nn1 = \"east\"\nn2 = \"west\"",
+        "nosync = false\nsync_priority = 7",
+    );
+    let config = place.load(&good, NO_ENVIRONMENT).expect("loads");
+    assert_eq!(config.settings.mode, Mode::Strict);
+    assert_eq!((config.settings.k, config.settings.k_min), (1, 1));
+    let zones: Vec<_> = config.settings.zones.iter().collect();
+    assert_eq!(
+        format!("{zones:?}"),
+        r#"[(MemberName("n1"), "east"), (MemberName("n2"), "west")]"#
+    );
+    assert_eq!(config.tags.sync_priority(), 7);
+    let dumped = place.load(&config.dump(), NO_ENVIRONMENT).expect("loads");
+    assert_eq!(dumped.settings, config.settings);
+
+    let bad = with(
+        "mode = \"quorum\"\nk = 0\nk_min = 0\n[settings.zones]\nn9 = \"east\"\nn1 = 3\nn2 = \" \"",
+        "nosync = true\nsync_priority = 7",
+    );
+    let problems = place.problems(&bad);
+    assert_has(&problems, "settings.mode", "sync, strict or async");
+    assert_has(&problems, "settings.k", "at least 1");
+    assert_has(&problems, "settings.k_min", "at least 1");
+    assert_has(&problems, "settings.zones", "no member n9");
+    assert_has(&problems, "settings.zones", "n2 has no name");
+    assert_has(&problems, "settings.zones.n1", "not a text");
+    assert_has(&problems, "tags.sync_priority", "contradicts nosync");
+    let too_strict = with("mode = \"strict\"\nk = 9\nk_min = 2", "");
+    let problems = place.problems(&too_strict);
+    assert_has(&problems, "settings.k", "at most 8");
+    assert_has(
+        &problems,
+        "settings.k_min",
+        "there are 1 standbys at most, every write would wait",
+    );
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_its_line() {
     let place = Place::new();
     let text = place.good().replace("state_dir", "state_dri");

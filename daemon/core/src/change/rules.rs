@@ -11,7 +11,7 @@ use crate::model::request::{RequestKind, Step};
 use crate::model::rule::{is_on_line, missing};
 use crate::model::settings::{Durability, Mode};
 use crate::model::state::FastForward;
-use crate::model::{ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, Rule, RuleId};
+use crate::model::{ClusterState, Epoch, Incarnation, Lsn, MemberName, Rule, RuleId};
 
 use super::apply::{Applied, At, changed, needs_granted, note, reign_mut};
 use super::command::{Grant, Rejected};
@@ -334,23 +334,7 @@ pub(super) fn set_durability(
     at: At,
     wanted: &Durability,
 ) -> Result<Applied, Rejected> {
-    let mut problems = wanted.problems();
-    let databases = state
-        .members
-        .values()
-        .filter(|member| member.kind == MemberKind::Database)
-        .count() as u64;
-    if wanted.mode == Mode::Strict && u64::from(wanted.k_min) >= databases {
-        problems.push(format!(
-            "k_min: there are {} standbys at most, every write would wait (fewer)",
-            databases.saturating_sub(1)
-        ));
-    }
-    for member in wanted.zones.keys() {
-        if !state.members.contains_key(member) {
-            problems.push(format!("zones: there is no member {member} (see `list`)"));
-        }
-    }
+    let problems = wanted.problems_among(&state.kinds());
     if !problems.is_empty() {
         return Err(Rejected::BadSettings(problems));
     }

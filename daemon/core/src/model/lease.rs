@@ -4,6 +4,7 @@
 //! The one surprise: nobody ever sends a time. The holder counts from the moment before it asked,
 //! the granter from the moment it answered, each on its own `CLOCK_BOOTTIME`.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,17 @@ impl Preset {
             Preset::Lan => "lan",
             Preset::Wan => "wan",
         }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Preset, String> {
+        [Preset::Fast, Preset::Lan, Preset::Wan]
+            .into_iter()
+            .find(|preset| preset.word() == text)
+            .ok_or_else(|| format!("`{text}` is no preset (fast, lan or wan)"))
     }
 }
 

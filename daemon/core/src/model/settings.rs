@@ -1,15 +1,17 @@
 //! Settings: replicated, changed at run time by a command; limits are checked here.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
+use super::member::MemberKind;
 
 /// Who must confirm a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// `k` standbys, or as many as there are; none left: nobody, by the protocol, and back. No
@@ -18,7 +20,9 @@ pub enum Mode {
     /// Never fewer than `k_min` standbys: without them writes wait.
     Strict,
     /// Nobody but the primary: a failover may lose the last transactions, at most
-    /// `maximum_lag_on_failover_bytes` of WAL.
+    /// `maximum_lag_on_failover_bytes` of WAL. What a new cluster starts with: the one place that
+    /// says so.
+    #[default]
     Async,
 }
 
@@ -30,6 +34,17 @@ impl Mode {
             Mode::Strict => "strict",
             Mode::Async => "async",
         }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        [Mode::Sync, Mode::Strict, Mode::Async]
+            .into_iter()
+            .find(|mode| mode.word() == text)
+            .ok_or_else(|| format!("`{text}` is no mode (sync, strict or async)"))
     }
 }
 
@@ -88,7 +103,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             preset: Preset::Lan,
-            mode: Mode::Async,
+            mode: Mode::default(),
             k: 1,
             k_min: 1,
             zones: BTreeMap::new(),
@@ -107,8 +122,9 @@ impl Settings {
         self.preset.times()
     }
 
-    /// Every value that will not do, as `key: what is wrong (what would do)`.
-    pub fn problems(&self) -> Vec<String> {
+    /// Every value that will not do in a cluster of these members, as `key: what is wrong (what
+    /// would do)`.
+    pub fn problems_among(&self, members: &BTreeMap<MemberName, MemberKind>) -> Vec<String> {
         let mut found: Vec<String> = self
             .times()
             .problems()
@@ -121,7 +137,7 @@ impl Settings {
         if self.probe_limit_ms < 1000 {
             found.push("probe_limit_ms: a busy disk takes that long (at least 1000)".to_owned());
         }
-        found.extend(self.durability().problems());
+        found.extend(self.durability().problems_among(members));
         found
     }
 
@@ -180,6 +196,32 @@ impl Durability {
                     "zones: the zone of {member} has no name (any text)"
                 ));
             }
+        }
+        found
+    }
+
+    /// The same, and what will not do in a cluster of these members.
+    pub fn problems_among(&self, members: &BTreeMap<MemberName, MemberKind>) -> Vec<String> {
+        let mut found = self.problems();
+        let databases = members
+            .values()
+            .filter(|kind| **kind == MemberKind::Database)
+            .count() as u64;
+        if self.mode == Mode::Strict && u64::from(self.k_min) >= databases {
+            found.push(match databases.saturating_sub(1) {
+                0 => "mode: strict without a standby: every write would wait (sync, or another \
+                      member)"
+                    .to_owned(),
+                most => format!(
+                    "k_min: there are {most} standbys at most, every write would wait (at most \
+                     {most})"
+                ),
+            });
+        }
+        for member in self.zones.keys().filter(|name| !members.contains_key(name)) {
+            found.push(format!(
+                "zones: there is no member {member} (see `clusterctl list`)"
+            ));
         }
         found
     }

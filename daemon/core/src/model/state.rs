@@ -185,6 +185,14 @@ impl ClusterState {
             .filter(|(_, member)| member.kind == MemberKind::Database)
     }
 
+    /// What each member is.
+    pub fn kinds(&self) -> BTreeMap<MemberName, MemberKind> {
+        let members = self.members.iter();
+        members
+            .map(|(name, member)| (name.clone(), member.kind))
+            .collect()
+    }
+
     /// The open request that moves the primary, if any.
     pub fn moving_request(&self) -> Option<&Request> {
         self.requests

@@ -56,7 +56,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
     let guard = check.guard(&file.guard, &file.state_dir);
     let tags = check.tags(&file);
     let log = check.log(&file);
-    let settings = check.settings(&file.settings, &file.preset);
+    let settings = check.settings(&file.settings, &file.preset, &members);
     if !check.problems.is_empty() {
         return Err(check.problems);
     }
@@ -381,13 +381,16 @@ impl Check<'_> {
                 "contradicts nofailover = true (keep one)",
             );
         }
+        if written.nosync && written.sync_priority.is_some_and(|priority| priority > 0) {
+            self.problem("tags.sync_priority", "contradicts nosync = true (keep one)");
+        }
         Tags {
             nofailover: written.nofailover,
             failover_priority: written.failover_priority,
             noloadbalance: written.noloadbalance,
             clonefrom: written.clonefrom,
             nosync: written.nosync,
-            sync_priority: None,
+            sync_priority: written.sync_priority,
             custom,
         }
     }
@@ -414,32 +417,30 @@ impl Check<'_> {
         LogConfig { format, level }
     }
 
-    fn settings(&mut self, table: &SettingsTable, preset: &str) -> Settings {
-        let preset = match preset {
-            "fast" => Preset::Fast,
-            "lan" => Preset::Lan,
-            "wan" => Preset::Wan,
-            other => {
-                self.problem(
-                    "preset",
-                    format!("`{other}` is no preset (fast, lan or wan)"),
-                );
-                Preset::Lan
-            }
-        };
-        let mode = match table.mode.as_str() {
-            "async" => Mode::Async,
-            other => {
-                self.problem("settings.mode", format!("`{other}` is no mode (async)"));
-                Mode::Async
-            }
-        };
+    fn settings(
+        &mut self,
+        table: &SettingsTable,
+        preset: &str,
+        members: &[ListedMember],
+    ) -> Settings {
+        let preset = preset.parse().unwrap_or_else(|why: String| {
+            self.problem("preset", why);
+            Preset::Lan
+        });
+        let mode = table.mode.parse().unwrap_or_else(|why: String| {
+            self.problem("settings.mode", why);
+            Mode::default()
+        });
+        let zones = self.zones(&table.zones);
         let milliseconds =
             |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let lag = "settings.maximum_lag_on_failover";
         let settings = Settings {
             preset,
             mode,
+            k: table.k,
+            k_min: table.k_min,
+            zones,
             maximum_lag_on_failover_bytes: self.bytes(lag, &table.maximum_lag_on_failover),
             seal_patience_ms: milliseconds(
                 self.duration("settings.seal_patience", &table.seal_patience),
@@ -447,12 +448,30 @@ impl Check<'_> {
             probe_limit_ms: milliseconds(self.duration("settings.probe_limit", &table.probe_limit)),
             keep_standby_sessions: table.keep_standby_sessions,
             parameters: self.parameters("settings.parameters", &table.parameters),
-            ..Settings::default()
         };
-        let found = settings.problems().into_iter();
+        let kinds = members
+            .iter()
+            .map(|member| (member.name.clone(), member.kind))
+            .collect();
+        let found = settings.problems_among(&kinds).into_iter();
         self.problems
             .extend(found.map(|text| format!("settings.{text}")));
         settings
+    }
+
+    fn zones(&mut self, written: &BTreeMap<String, toml::Value>) -> BTreeMap<MemberName, String> {
+        let mut zones = BTreeMap::new();
+        for (name, value) in written {
+            let key = format!("settings.zones.{name}");
+            match (name.parse(), value) {
+                (Ok(member), toml::Value::String(zone)) => {
+                    drop(zones.insert(member, zone.clone()));
+                }
+                (Err(why), _) => self.problem(&key, format!("{why}")),
+                (Ok(_), _) => self.problem(&key, "not a text (any name of a place)"),
+            }
+        }
+        zones
     }
 }
 
