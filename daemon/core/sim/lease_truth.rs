@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use cluster_core::change::command::{COMMAND_VERSION, Founder, Grant};
 use cluster_core::change::{Command, Stamp, apply};
 use cluster_core::model::lease::Preset;
+use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity;
 use cluster_core::model::{
     Addresses, ClusterId, ClusterState, Epoch, Generation, Incarnation, Lsn, MemberKind, NodeId,
@@ -72,6 +73,8 @@ impl Truths {
                 members: members.collect(),
                 settings: Box::new(Settings {
                     preset,
+                    // The lease alone: no rule holds anything up.
+                    mode: Mode::Async,
                     ..Settings::default()
                 }),
             },

@@ -21,7 +21,8 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
         PostgresStatus::Standby(standby) => running(view, reign, standby),
         PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
         PostgresStatus::Stopped(stopped) => stopped_server(view, reign, stopped),
-        PostgresStatus::Empty => clone(reign, "no data yet"),
+        // Nothing can be lost by it, and in `strict` the primary may wait for nobody else.
+        PostgresStatus::Empty => copy(reign, "no data yet"),
         PostgresStatus::Unusable {
             why,
             clone_would_cure: true,
@@ -97,6 +98,10 @@ fn clone(reign: &Reign, why: &str) -> MemberVerdict {
     if !reign.is_activated {
         return idle(Reason::WaitingForActivation(reign.epoch));
     }
+    copy(reign, why)
+}
+
+fn copy(reign: &Reign, why: &str) -> MemberVerdict {
     act(
         Action::Clone {
             from: reign.holder.clone(),

@@ -13,6 +13,7 @@ use crate::model::view::ClusterView;
 use crate::model::{MemberName, MemberReport, PostgresStatus, Reign, Rule, RuleId};
 
 use super::cluster::{Verdict, propose};
+use super::failover::FLAPPING;
 use super::reason::Reason;
 use super::wanted_rule::{Change, Heard, StandbyFacts, Wanted, wanted};
 
@@ -24,7 +25,7 @@ pub const REPLICATION_LOST: &str = "replication-lost";
 
 /// A standby whose reports fail to come for so long cannot be reached: well above their interval,
 /// and no longer than a gray standby may stay in the rule. Unit: renewal intervals, and at least.
-const HEARD_WITHIN: (u32, Duration) = (2, Duration::from_millis(600));
+const HEARD_WITHIN: (u32, Duration) = (2, Duration::from_secs(1));
 
 /// What the leader knows of the primary's commits.
 struct Seen<'a> {
@@ -234,8 +235,10 @@ fn change_rule(
     if seen.is_open && !gives_up {
         return Verdict::Pass;
     }
-    if change.k < seen.newest.k && may_still_attach(view, seen, facts) {
-        return Verdict::Pass;
+    if change.k < seen.newest.k
+        && let Some(verdict) = while_standbys_attach(view, seen, facts)
+    {
+        return verdict;
     }
     let rule = Rule {
         id: RuleId(view.state.last_rule.0 + 1),
@@ -246,18 +249,33 @@ fn change_rule(
     propose(Command::Propose { rule }, reason(seen.newest, change))
 }
 
-/// A young reign: standbys that are heard and may confirm have not had the time to.
-fn may_still_attach(
+/// A young reign that is not open: standbys that may confirm have not had the time to. Those that are
+/// heard and still do not come, to a primary that waits for them, are a reason to try another one;
+/// after several such tries to open without them, for then it is not this primary's network.
+fn while_standbys_attach(
     view: &ClusterView,
     seen: &Seen,
     facts: &BTreeMap<MemberName, StandbyFacts>,
-) -> bool {
-    view.state.settings.wanted_k() > 0
-        && !seen.reign.is_activated
-        && view.grant_age.is_some_and(|age| age < ATTACH_PATIENCE)
-        && facts
-            .values()
-            .any(|it| it.heard != Heard::No && it.priority > 0 && it.cannot_confirm.is_none())
+) -> Option<Verdict> {
+    if view.state.settings.wanted_k() == 0 || seen.reign.is_activated {
+        return None;
+    }
+    let may_confirm = |it: &&StandbyFacts| it.priority > 0 && it.cannot_confirm.is_none();
+    let mut able = facts.values().filter(may_confirm);
+    let age = view.grant_age?;
+    if age < ATTACH_PATIENCE {
+        return able
+            .any(|it| it.heard != Heard::No)
+            .then_some(Verdict::Pass);
+    }
+    if !able.any(|it| it.heard == Heard::Yes) || view.recent_grants.len() >= FLAPPING {
+        return None;
+    }
+    Some(if age < view.times.lease * 2 {
+        Verdict::Pass
+    } else {
+        replication_lost(seen, age)
+    })
 }
 
 fn reason(newest: &Rule, change: Change) -> Reason {
@@ -278,11 +296,15 @@ fn primary_alone(view: &ClusterView, seen: &Seen, lasted: Duration) -> Verdict {
     let limit = if seen.reign.is_activated {
         view.times.lease / 2
     } else {
-        view.times.lease * 3
+        view.times.lease * 2
     };
     if lasted < limit {
         return Verdict::Pass;
     }
+    replication_lost(seen, lasted)
+}
+
+fn replication_lost(seen: &Seen, lasted: Duration) -> Verdict {
     propose(
         Command::Revoke {
             epoch: seen.reign.epoch,

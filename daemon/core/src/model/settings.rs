@@ -15,14 +15,14 @@ use super::member::MemberKind;
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// `k` standbys, or as many as there are; none left: nobody, by the protocol, and back. No
-    /// automatic failover loses an acknowledged write.
+    /// automatic failover loses an acknowledged write. What a new cluster starts with: the one place
+    /// that says so.
+    #[default]
     Sync,
     /// Never fewer than `k_min` standbys: without them writes wait.
     Strict,
     /// Nobody but the primary: a failover may lose the last transactions, at most
-    /// `maximum_lag_on_failover_bytes` of WAL. What a new cluster starts with: the one place that
-    /// says so.
-    #[default]
+    /// `maximum_lag_on_failover_bytes` of WAL.
     Async,
 }
 

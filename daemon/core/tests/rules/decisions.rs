@@ -23,6 +23,7 @@ pub struct Look {
     pub reports: BTreeMap<MemberName, Seen>,
     ages: BTreeMap<RequestId, Duration>,
     base_age: Duration,
+    leading_for: Duration,
     grant_age: Option<Duration>,
 }
 
@@ -159,6 +160,7 @@ impl Look {
             reports,
             ages: BTreeMap::new(),
             base_age: Duration::from_millis(100),
+            leading_for: Duration::from_secs(100),
             grant_age: Some(Duration::from_secs(60)),
         }
     }
@@ -195,7 +197,7 @@ impl Look {
     fn verdict(&self) -> (Verdict, &'static str) {
         let view = ClusterView::settled(NodeId(1), &self.state, &self.reports, &[], &self.ages);
         let view = ClusterView {
-            leading_for: Duration::from_secs(100),
+            leading_for: self.leading_for,
             base_age: self.base_age,
             grant_age: self.grant_age,
             ended_age: Duration::from_secs(100),
@@ -292,6 +294,16 @@ fn a_standby_whose_postgres_is_gone_leaves_at_once() {
 }
 
 #[test]
+fn a_leader_that_has_not_heard_a_standby_yet_neither_drops_it_nor_blames_the_primary() {
+    let mut look = Look::new();
+    look.late("b", 9000).late("c", 9000).silent("b").silent("c");
+    look.leading_for = Duration::from_millis(900);
+    assert!(look.passes());
+    look.leading_for = Duration::from_millis(1000);
+    look.proposes(&rule(2, 1, 0, &[]), "degrade");
+}
+
+#[test]
 fn a_primary_that_alone_lost_its_standbys_is_switched_away_from_not_degraded() {
     let mut look = Look::new();
     assert!(look.late("b", 1400).late("c", 1600).passes());
@@ -305,11 +317,14 @@ fn a_primary_that_alone_lost_its_standbys_is_switched_away_from_not_degraded() {
 }
 
 #[test]
-fn a_standby_returns_after_thirty_seconds_or_at_once_when_it_is_needed() {
+fn a_standby_that_failed_returns_after_thirty_seconds_or_at_once_when_it_is_needed() {
     let mut look = Look::new();
     assert!(propose(&mut look.state, rule(2, 1, 1, &["c"])).is_ok());
     assert!(activate(&mut look.state, 2, 150, &["c"]).is_ok());
     look.sync().given = RuleId(2);
+    look.of("b").proven_for_ms = Some(0);
+    look.proposes(&rule(3, 1, 1, &["b", "c"]), "standby-joins-rule");
+    look.of("b").has_failed = true;
     look.of("b").proven_for_ms = Some(29_000);
     assert!(look.passes());
     look.of("b").proven_for_ms = Some(30_000);
