@@ -30,6 +30,7 @@ fn report(name: &str) -> MemberReport {
             replay_delay_ms: Some(12),
             replayed_at_unix_ms: Some(1_795_304_110_000),
             replay_paused: false,
+            has_frozen_receiver: false,
             receiver: Some(Receiver {
                 pid: 42,
                 is_streaming: true,

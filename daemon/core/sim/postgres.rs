@@ -297,6 +297,7 @@ fn standby(data: &Data, recovery: &Recovery, names: &[MemberName]) -> PostgresSt
         replay_delay_ms: None,
         replayed_at_unix_ms: None,
         replay_paused: false,
+        has_frozen_receiver: false,
         receiver,
         at_end_of_wal: recovery.replayed == data.end,
         follows: recovery.follows.map(|to| Follows {

@@ -47,6 +47,13 @@ fn child_titled(postmaster: i32, words: &[&str]) -> Option<i32> {
     })
 }
 
+/// Whether this process is stopped (SIGSTOP, a debugger): it is there and does nothing.
+pub(super) fn is_frozen(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|rest| rest.starts_with(['T', 't']))
+}
+
 /// The walreceiver of this postmaster.
 pub(super) fn receiver(postmaster: i32) -> Option<i32> {
     child_titled(postmaster, &["walreceiver", "wal receiver"])

@@ -267,6 +267,9 @@ impl Postgres {
             replay_delay_ms,
             replayed_at_unix_ms: row.get::<_, Option<i64>>("replayed_at").map(unsigned),
             replay_paused: row.get::<_, Option<bool>>("paused").unwrap_or(false),
+            has_frozen_receiver: receiver
+                .as_ref()
+                .is_some_and(|it| processes::is_frozen(it.pid)),
             receiver,
             at_end_of_wal: caught_up || (sealed && seen_twice),
             follows: follows(&conninfo),

@@ -172,7 +172,8 @@ impl MemberLoop {
                 _ = state.changed() => next = Instant::now(),
                 _ = lease.changed() => if memory.waits_for_lease() { next = Instant::now() },
                 _ = current.changed() => next = Instant::now(),
-                _ = kept.changed() => next = Instant::now(),
+                // A witness has no keeper.
+                Ok(()) = kept.changed() => next = Instant::now(),
                 () = guard_event(&mut guard) => next = Instant::now(),
                 () = sleep_until(next) => {}
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cluster_core::decide::rule_setter::{SetterStep, SetterView, rule_step};
 use cluster_core::model::confirmation::Proven;
-use cluster_core::model::postgres::Primary;
+use cluster_core::model::postgres::{Primary, Sender};
 use cluster_core::model::{Epoch, MemberReport, PostgresStatus, RuleId};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +30,9 @@ const CANARY_LIMIT: Duration = Duration::from_secs(1);
 const TAKE_LIMIT: Duration = Duration::from_millis(300);
 /// A renewal is asked for out of turn at most this often.
 const RENEW_EVERY: Duration = Duration::from_millis(50);
+/// A walsender that has not ended this long after the rule was set will not: a rule that can never be
+/// proven holds up the next one, so the server is given up for a new epoch.
+const END_LIMIT: Duration = Duration::from_secs(5);
 /// Commits that let a standby prove itself are this far apart.
 const NUDGE_EVERY: Duration = Duration::from_millis(100);
 
@@ -70,6 +73,7 @@ struct Memory {
     reloaded_unix_ms: Option<u64>,
     canary_waited: bool,
     set_at: Instant,
+    ended_at: Instant,
     nudged_at: Instant,
     asked_at: Option<Instant>,
     /// The last step that was logged.
@@ -165,6 +169,7 @@ impl RuleKeeper {
             reloaded_unix_ms: Some(given.loaded_unix_ms),
             canary_waited: false,
             set_at: Instant::now(),
+            ended_at: Instant::now(),
             nudged_at: Instant::now(),
             asked_at: None,
             said: String::new(),
@@ -215,14 +220,11 @@ impl RuleKeeper {
                 known.reloaded_unix_ms = Some(given.loaded_unix_ms);
                 known.canary_waited = false;
                 known.set_at = Instant::now();
+                known.ended_at = known.set_at;
                 self.nudge(known).await;
             }
             SetterStep::AwaitWalsenders { names } => {
-                if known.set_at.elapsed() > TAKE_LIMIT {
-                    tracing::info!(?names, "ending walsenders that still work by an older rule");
-                    self.postgres.end_walsenders(&names).await?;
-                    known.set_at = Instant::now();
-                }
+                self.await_walsenders(known, &names, primary).await?;
             }
             SetterStep::Prove { rule } => {
                 // The same look: its walsenders were read before its flush position.
@@ -244,6 +246,39 @@ impl RuleKeeper {
             }
         }
         Ok(BRISK)
+    }
+
+    /// Only those that were there before the rule was read: one born since has it, and shows so with
+    /// its first answer.
+    async fn await_walsenders(
+        &self,
+        known: &mut Memory,
+        names: &[String],
+        primary: &Primary,
+    ) -> Result<(), postgres::Error> {
+        let is_old = |it: &&Sender| {
+            names.contains(&it.application_name)
+                && Some(it.started_unix_ms) <= known.reloaded_unix_ms
+        };
+        let old = primary.senders.iter().filter(is_old);
+        let names: Vec<String> = old.map(|it| it.application_name.clone()).collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        if known.set_at.elapsed() > END_LIMIT {
+            let why = format!(
+                "walsenders that do not end hold up a rule: {}",
+                names.join(", ")
+            );
+            tracing::warn!("{why}");
+            return self.postgres.kill(&why).await;
+        }
+        if known.ended_at.elapsed() > TAKE_LIMIT {
+            tracing::info!(?names, "ending walsenders that still work by an older rule");
+            self.postgres.end_walsenders(&names).await?;
+            known.ended_at = Instant::now();
+        }
+        Ok(())
     }
 
     /// What the leader says with it wakes this task.
@@ -312,9 +347,12 @@ impl Memory {
 
 /// Nothing is to be done, or it was done already.
 fn is_settled(known: &Memory, step: &SetterStep) -> bool {
+    let is_proven = |rule| known.kept.proven.is_some_and(|it| it.rule == rule);
     match step {
         SetterStep::Rest { .. } => true,
-        SetterStep::Prove { rule } => known.kept.proven.is_some_and(|it| it.rule == *rule),
+        SetterStep::Prove { rule } => is_proven(*rule),
+        // Once proven it stays so: who connects later knows no older rule.
+        SetterStep::AwaitWalsenders { .. } if is_proven(known.kept.given) => true,
         SetterStep::AwaitRenewal
         | SetterStep::SetFence
         | SetterStep::Canary

@@ -3,6 +3,7 @@
 
 use crate::model::ledger::Relation;
 use crate::model::postgres::{Standby, Stopped};
+use crate::model::settings::Mode;
 use crate::model::view::{Marker, MemberView};
 use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, TimelineId};
 
@@ -21,8 +22,12 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
         PostgresStatus::Standby(standby) => running(view, reign, standby),
         PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
         PostgresStatus::Stopped(stopped) => stopped_server(view, reign, stopped),
-        // Nothing can be lost by it, and in `strict` the primary may wait for nobody else.
-        PostgresStatus::Empty => copy(reign, "no data yet"),
+        // In `strict` the primary may wait for this very copy before it is open. Nothing is replaced by
+        // it.
+        PostgresStatus::Empty if view.state.settings.mode == Mode::Strict => {
+            copy(reign, "no data yet")
+        }
+        PostgresStatus::Empty => clone(reign, "no data yet"),
         PostgresStatus::Unusable {
             why,
             clone_would_cure: true,

@@ -191,6 +191,9 @@ fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> 
 /// What a standby's own daemon says against it.
 fn cannot_confirm(report: &MemberReport) -> Option<String> {
     match &report.postgres {
+        PostgresStatus::Standby(standby) if standby.has_frozen_receiver => {
+            return Some("its WAL receiver stands still".to_owned());
+        }
         PostgresStatus::Standby(_) | PostgresStatus::Unknown { .. } => {}
         PostgresStatus::Empty
         | PostgresStatus::Unusable { .. }

@@ -180,7 +180,8 @@ fn judge(current: &Rule, facts: &BTreeMap<MemberName, StandbyFacts>) -> Judged {
             late.push((name, it));
         }
     }
-    let others_suffice = judged.confirm.len() as u64 >= u64::from(current.k);
+    // One that confirms proves that the primary's network works, and goes on being needed.
+    let others_suffice = !judged.confirm.is_empty();
     for (name, it) in late {
         match why_drop(it, others_suffice) {
             Some(why) => {
@@ -207,7 +208,9 @@ fn is_late(it: &StandbyFacts) -> bool {
     is_down && it.late_for.is_some() || it.late_for.is_some_and(|late| late >= GRAY_AFTER)
 }
 
-/// DESIGN section 7: k others confirm, or the leader cannot reach it either, or it says so itself.
+/// Another one confirms, or the leader cannot reach it either, or it says so itself. On the primary's
+/// word alone nobody is left to be the last: a network that dies would degrade it in its last second,
+/// and no failover were possible.
 fn why_drop(it: &StandbyFacts, others_suffice: bool) -> Option<String> {
     if let Some(why) = &it.cannot_confirm {
         return Some(why.clone());

@@ -89,6 +89,9 @@ pub struct Standby {
     pub at_end_of_wal: bool,
     /// `primary_conninfo` in force names this upstream (the `application_name`'s epoch), or none.
     pub follows: Option<Follows>,
+    /// The walreceiver is stopped (SIGSTOP, a debugger): it is there and flushes nothing.
+    #[serde(default)]
+    pub has_frozen_receiver: bool,
     /// When the postmaster started, Unix milliseconds.
     pub started_unix_ms: u64,
 }

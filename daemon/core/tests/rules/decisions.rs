@@ -102,6 +102,7 @@ fn standby(flushed: u64) -> PostgresStatus {
         replay_delay_ms: None,
         replayed_at_unix_ms: None,
         replay_paused: false,
+        has_frozen_receiver: false,
         receiver: Some(Receiver {
             pid: 1,
             is_streaming: true,
