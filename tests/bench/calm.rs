@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use cluster_tests::config::PASSWORD;
 use cluster_tests::host::{Host, log_file};
 use cluster_tests::writer::clock;
-use cluster_tests::{Cluster, PATIENCE, Wanted};
+use cluster_tests::{Cluster, PATIENCE};
 
 use crate::Arguments;
 
@@ -18,9 +18,7 @@ const BUSY_LOOPS: usize = 4;
 
 /// Runs it; a sentence with the result.
 pub fn measure(arguments: &Arguments, time: Duration) -> Result<String> {
-    let mut cluster = Wanted::new("bench-calm")
-        .preset(&arguments.preset)
-        .start()?;
+    let mut cluster = arguments.wanted("bench-calm").start()?;
     let primary = cluster.wait_primary(PATIENCE)?;
     let writers = cluster.start_writers(2)?;
     let from = clock();

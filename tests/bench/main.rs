@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
-use cluster_tests::Wanted;
+use cluster_tests::{Cluster, PATIENCE, Wanted};
 
 use crate::event::Event;
 use crate::measure::Measured;
@@ -25,6 +25,9 @@ pub struct Arguments {
     /// `fast`, `lan` or `wan`.
     #[arg(long, default_value = "lan")]
     preset: String,
+    /// Durability mode: `async`, `sync` or `strict`.
+    #[arg(long, default_value = "sync")]
+    mode: String,
     /// Rounds of each event.
     #[arg(long, default_value_t = 20)]
     rounds: u32,
@@ -66,6 +69,15 @@ impl Arguments {
         }
     }
 
+    /// Waits until a blow hits a whole cluster; the primary. Outside `async` one standby at least
+    /// confirms commits.
+    fn wait_whole(&self, cluster: &Cluster) -> Result<usize> {
+        match self.mode.as_str() {
+            "async" => cluster.wait_healthy(PATIENCE),
+            _ => cluster.wait_confirmed(1, 1, PATIENCE),
+        }
+    }
+
     /// The cluster that is measured.
     fn wanted(&self, name: &str) -> Wanted {
         let mut guard = String::from("\n[guard]\n");
@@ -75,7 +87,7 @@ impl Arguments {
         if self.no_realtime {
             guard.push_str("realtime_priority = 0\n");
         }
-        let mut wanted = Wanted::new(name).preset(&self.preset);
+        let mut wanted = Wanted::new(name).preset(&self.preset).mode(&self.mode);
         wanted.major = self.major;
         match self.variant() {
             "" => wanted,

@@ -86,7 +86,7 @@ pub fn measure(event: Event, arguments: &Arguments) -> Result<Measured> {
 }
 
 fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Result<Round> {
-    let primary = cluster.wait_healthy(PATIENCE)?;
+    let primary = arguments.wait_whole(cluster)?;
     cluster.sql(primary, "DROP TABLE IF EXISTS written")?;
     let direct = cluster.start_writers(arguments.writers)?;
     let mut options = cluster.writer_options(arguments.writers);

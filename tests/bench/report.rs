@@ -1,12 +1,10 @@
 //! The table, and where it is kept.
 
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use cluster_tests::orphans;
+use anyhow::Result;
+use cluster_tests::benchmarks;
 
 use crate::Arguments;
 use crate::event::Event;
@@ -53,8 +51,15 @@ fn spread(mut times: Vec<Duration>) -> String {
 }
 
 fn heading(arguments: &Arguments) -> String {
-    let (preset, variant) = (&arguments.preset, arguments.variant());
-    format!("## Failover, preset `{preset}`{variant}\n")
+    let (preset, mode) = (&arguments.preset, &arguments.mode);
+    let mode = match mode.as_str() {
+        "async" => String::new(),
+        other => format!(", mode `{other}`"),
+    };
+    format!(
+        "## Failover, preset `{preset}`{mode}{}\n",
+        arguments.variant()
+    )
 }
 
 /// The whole section.
@@ -66,11 +71,12 @@ pub fn table(arguments: &Arguments, all: &[(Event, Measured)], idle: Option<&str
         "Write outage in milliseconds, p50 / p99 / max, seen by {} writers connected directly and {} \
          through HAProxy (configuration as shipped), with one more writer bound to each member that \
          never gives a statement up. `missing`: acknowledged rows that the new primary lacks, over all \
-         rounds (mode `async`). `overlap`: longest time two primaries both acknowledged. `streaming`: from \
+         rounds (mode `{}`). `overlap`: longest time two primaries both acknowledged. `streaming`: from \
          the repair until all standbys stream again.\n",
-        arguments.writers, arguments.writers
+        arguments.writers, arguments.writers, arguments.mode
     );
-    let _ = writeln!(text, "Machine: {}.\n", machine());
+    let machine = benchmarks::machine("all members, writers and HAProxy", arguments.major);
+    let _ = writeln!(text, "Machine: {machine}.\n");
     let _ = writeln!(
         text,
         "| event | rounds | direct | through HAProxy | streaming | missing | overlap |"
@@ -101,67 +107,7 @@ pub fn table(arguments: &Arguments, all: &[(Event, Measured)], idle: Option<&str
     text
 }
 
-/// Cores, kernel, load, PostgreSQL: whatever the figures depend on.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("model name")?
-                .split_once(':')
-                .map(|(_, name)| name)
-        })
-        .unwrap_or("unknown processor")
-        .trim()
-        .to_owned();
-    let load = read("/proc/loadavg");
-    let load: Vec<&str> = load.split(' ').take(3).collect();
-    let server = cluster_tests::programs::postgres_bin(None)
-        .ok()
-        .and_then(|bin| {
-            let mut ask = Command::new(bin.join("postgres"));
-            orphans::output(ask.arg("--version")).ok()
-        })
-        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        .unwrap_or_default();
-    let date = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
-    let date = date.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned());
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let kernel: String = kernel
-        .trim()
-        .chars()
-        .take_while(|c| c.is_ascii_digit() || *c == '.')
-        .collect();
-    format!(
-        "{cores} cores ({model}), Linux {kernel}, all members, writers and HAProxy on it, load \
-         average at the end {}, {server}, {}",
-        load.join(" "),
-        date.unwrap_or_default()
-    )
-}
-
 /// Puts the section into `docs/benchmarks.md`, in place of the one of the same preset.
 pub fn write(arguments: &Arguments, table: &str) -> Result<()> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
-    let old = std::fs::read_to_string(&file).unwrap_or_else(|_| {
-        "# Benchmarks\n\nMade by `cargo xtask bench failover`; how the figures are measured is in \
-         `tests/bench/`.\n"
-            .to_owned()
-    });
-    let heading = heading(arguments);
-    let mut sections: Vec<String> = Vec::new();
-    for (number, part) in old.split("\n## ").enumerate() {
-        sections.push(if number == 0 {
-            part.to_owned()
-        } else {
-            format!("## {part}")
-        });
-    }
-    sections.retain(|section| !format!("{section}\n").starts_with(&heading));
-    sections.push(table.trim_end().to_owned());
-    let sections: Vec<&str> = sections.iter().map(|section| section.trim_end()).collect();
-    std::fs::write(&file, format!("{}\n", sections.join("\n\n")))
-        .context("write docs/benchmarks.md")
+    benchmarks::write_section(&heading(arguments), table)
 }

@@ -55,6 +55,8 @@ pub struct Wanted {
     pub programs: Option<PathBuf>,
     /// More configuration, for every member.
     pub more_config: String,
+    /// Lines of `[settings]`: what the cluster is founded with.
+    pub settings: String,
 }
 
 impl Wanted {
@@ -71,6 +73,7 @@ impl Wanted {
             booted: None,
             programs: None,
             more_config: String::new(),
+            settings: String::new(),
         }
     }
 
@@ -120,6 +123,18 @@ impl Wanted {
     /// More configuration, for every member: whole tables.
     pub fn config(mut self, text: &str) -> Self {
         self.more_config.push_str(text);
+        self
+    }
+
+    /// Founded in this durability mode.
+    pub fn mode(self, mode: &str) -> Self {
+        self.setting(&format!("mode = \"{mode}\""))
+    }
+
+    /// Founded with this setting, as its line in the table.
+    pub fn setting(mut self, line: &str) -> Self {
+        self.settings.push_str(line);
+        self.settings.push('\n');
         self
     }
 
@@ -292,7 +307,10 @@ impl Cluster {
                     "trust"
                 },
             });
-            let text = format!("{text}{}", self.wanted.more_config);
+            let mut text = format!("{text}{}", self.wanted.more_config);
+            if !self.wanted.settings.is_empty() {
+                text.push_str(&format!("\n[settings]\n{}", self.wanted.settings));
+            }
             write_private(&member.config_file(), &text)?;
             if is_booted {
                 let machine = format!("{}-{}", self.prefix, member.name);
@@ -471,6 +489,17 @@ impl Cluster {
     /// It failed; with what it said.
     pub fn ctl(&self, arguments: &[&str]) -> Result<String> {
         Host::run(self.ctl_command(arguments)?)
+    }
+
+    /// What `clusterctl status` prints, also while the cluster is not well.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub fn status(&self) -> Result<String> {
+        let mut command = self.ctl_command(&["status"])?;
+        let answer = orphans::output(&mut command).context("start clusterctl")?;
+        let said = [answer.stdout, answer.stderr].concat();
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// `clusterctl` with token and endpoints, where the clients live.

@@ -4,9 +4,12 @@
 //! a control group each); nothing of the daemon is linked in. Needs root. Everything a test made is
 //! gone after it, also when it was killed.
 
+pub mod benchmarks;
 pub mod booted;
 pub mod cluster;
+pub mod compare;
 pub mod config;
+pub mod cost;
 pub mod host;
 pub mod http;
 pub mod logs;
@@ -16,6 +19,7 @@ pub mod orphans;
 pub mod programs;
 pub mod proxy;
 pub mod reaper;
+pub mod rule;
 pub mod sql;
 pub mod wait;
 pub mod writer;
@@ -23,5 +27,6 @@ pub mod writer;
 pub use cluster::{Cluster, PATIENCE, Wanted};
 pub use member::Member;
 pub use network::Cut;
+pub use rule::RuleSeen;
 pub use wait::{stays, wait_until};
 pub use writer::{History, Writers};

@@ -248,6 +248,65 @@ impl Member {
         Ok(pid)
     }
 
+    /// Every process of PostgreSQL with its title, as it was when it was looked at.
+    pub fn postgres_processes(&self) -> Vec<(i32, String)> {
+        let all = self.host.processes().into_iter();
+        let servers = all.filter(|(_, name)| name == "postgres");
+        let titled = servers.map(|(pid, _)| {
+            let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let title = String::from_utf8_lossy(&title).replace('\0', " ");
+            (pid, title.trim().to_owned())
+        });
+        titled.collect()
+    }
+
+    /// Pid of the one process of PostgreSQL whose title has this word: `walreceiver`, `startup`,
+    /// `checkpointer`.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn postgres_process(&self, word: &str) -> Result<i32> {
+        let all = self.postgres_processes();
+        let is_it = |title: &str| title.split_whitespace().any(|part| part == word);
+        let found: Vec<i32> = all
+            .iter()
+            .filter(|(_, title)| is_it(title))
+            .map(|(pid, _)| *pid)
+            .collect();
+        match found[..] {
+            [pid] => Ok(pid),
+            _ => bail!("no single {word} on {}: {all:?}", self.name),
+        }
+    }
+
+    /// SIGSTOP to every process of PostgreSQL; daemon and guard go on.
+    ///
+    /// # Errors
+    /// There is none, or one goes on.
+    pub fn stop_postgres(&self) -> Result<()> {
+        let what = format!("{}: every process of PostgreSQL stands still", self.name);
+        wait_until(&what, Duration::from_secs(5), || {
+            let all = self.postgres_processes();
+            let running: Vec<_> = all.iter().filter(|(pid, _)| !is_stopped(*pid)).collect();
+            if running.is_empty() && !all.is_empty() {
+                return Ok(());
+            }
+            for (pid, _) in &running {
+                // One that has just ended needs no stop.
+                let _ = signal(*pid, Signal::SIGSTOP);
+            }
+            Err(format!("{running:?} of {all:?}"))
+        })
+    }
+
+    /// SIGCONT to every process of PostgreSQL.
+    pub fn continue_postgres(&self) {
+        for (pid, _) in self.postgres_processes() {
+            // One that was killed meanwhile needs none.
+            let _ = signal(pid, Signal::SIGCONT);
+        }
+    }
+
     /// SIGKILL to the daemon alone; PostgreSQL and guard stay.
     ///
     /// # Errors
@@ -452,6 +511,13 @@ impl Member {
         own.arg("postgres:postgres").arg(self.volume());
         Host::run(own).map(drop)
     }
+}
+
+/// Whether a process stands still; one that is gone does.
+fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_none_or(|state| state.starts_with(['T', 'Z', 'X']))
 }
 
 /// Sends a signal.

@@ -38,6 +38,8 @@ pub enum Cut {
     To(Vec<String>),
     /// Both directions of connections to this port, on it and from it.
     Port(u16),
+    /// The same, between it and these addresses only: clients still reach the port.
+    PeersPort(Vec<String>, u16),
 }
 
 impl Network {
@@ -155,6 +157,19 @@ pub fn cut(namespace: &str, what: &Cut) -> Result<()> {
                 rule.replace(&format!("{unknown} != lo "), "")
             })
             .collect(),
+        Cut::PeersPort(peers, port) => {
+            let (from, to) = (
+                format!("incoming ip saddr {}", set(peers)),
+                format!("outgoing ip daddr {}", set(peers)),
+            );
+            let of = |way: &str, end: &str| format!("{way} tcp {end} {port} drop");
+            vec![
+                of(&from, "dport"),
+                of(&from, "sport"),
+                of(&to, "dport"),
+                of(&to, "sport"),
+            ]
+        }
     };
     let text: Vec<String> = rules
         .iter()

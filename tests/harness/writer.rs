@@ -2,7 +2,8 @@
 //! records for every row where and when it was acknowledged. One clock for all of them.
 //!
 //! An acknowledgement carries the server's timeline, which names the reign it was given in: that is
-//! how two writable primaries are seen. A row without an answer counts neither way.
+//! how two writable primaries are seen. A row without an answer counts neither way, nor does one whose
+//! wait for a standby was cancelled: PostgreSQL acknowledges that with a warning [A6].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use tokio_postgres::Client;
 use tokio_postgres::config::TargetSessionAttrs;
 
-use crate::sql::{self, Login};
+use crate::sql::{self, Login, Notices};
 
 /// The harness's one clock: time since it was first asked.
 pub fn clock() -> Duration {
@@ -21,9 +22,14 @@ pub fn clock() -> Duration {
     STARTED.elapsed()
 }
 
-/// Made before writers start.
+/// Made before writers start. The mark tells two rows of one number apart, should two servers each
+/// have made one.
 pub const TABLE: &str = "DROP TABLE IF EXISTS written; \
-     CREATE TABLE written (writer int, number bigint, PRIMARY KEY (writer, number))";
+     CREATE TABLE written (writer int, number bigint, mark uuid DEFAULT gen_random_uuid(), \
+     PRIMARY KEY (writer, number))";
+
+/// How PostgreSQL's warnings about a wait that was ended before a standby confirmed begin.
+const CANCELLED: &str = "canceling";
 
 /// How writers behave.
 #[derive(Clone, Debug)]
@@ -68,6 +74,8 @@ pub struct History {
     pub rows: Vec<Row>,
     /// Rows sent that got no answer.
     pub unknown: BTreeSet<(u32, i64)>,
+    /// Rows acknowledged with the warning that the wait for a standby was cancelled; also in `unknown`.
+    pub cancelled: u64,
     /// Rows refused with an error by a server that was still there.
     pub refused: u64,
     /// Connections that were given up.
@@ -164,14 +172,19 @@ async fn write(writer: u32, options: WriterOptions, shared: Arc<Shared>) {
         let mut config = options.login.config(address, *port);
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         let opened = async {
-            let client = sql::connect(&config, options.connect_limit).await?;
+            let (client, notices) = sql::connect_and_listen(&config, options.connect_limit).await?;
             let server = "SELECT host(inet_server_addr())";
             let server = sql::column(&client, server, options.connect_limit).await?;
-            anyhow::Ok((client, server.into_iter().next().unwrap_or_default()))
+            let server = server.into_iter().next().unwrap_or_default();
+            anyhow::Ok(Session {
+                client,
+                notices,
+                server,
+            })
         };
         match opened.await {
-            Ok((client, server)) => {
-                write_on(&client, &server, writer, &mut number, &options, &shared).await;
+            Ok(session) => {
+                write_on(&session, writer, &mut number, &options, &shared).await;
                 shared.note(|history| history.lost_connections += 1);
             }
             Err(_) => {
@@ -182,15 +195,22 @@ async fn write(writer: u32, options: WriterOptions, shared: Arc<Shared>) {
     }
 }
 
+/// An open connection to a server.
+struct Session {
+    client: Client,
+    notices: Notices,
+    server: String,
+}
+
 /// Writes until the connection is no good.
 async fn write_on(
-    client: &Client,
-    server: &str,
+    session: &Session,
     writer: u32,
     number: &mut i64,
     options: &WriterOptions,
     shared: &Shared,
 ) {
+    let client = &session.client;
     while !shared.is_over.load(Ordering::SeqCst) {
         *number += 1;
         let sql = format!(
@@ -201,7 +221,14 @@ async fn write_on(
         let key = (writer, *number);
         let answer = tokio::time::timeout(options.statement_limit, client.simple_query(&sql)).await;
         let acknowledged = clock();
+        let said = session.notices.take();
         match answer {
+            Ok(Ok(_)) if said.iter().any(|text| text.starts_with(CANCELLED)) => {
+                shared.note(|history| {
+                    history.unknown.insert(key);
+                    history.cancelled += 1;
+                });
+            }
             Ok(Ok(messages)) => {
                 let timeline = messages.iter().find_map(|message| match message {
                     tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
@@ -211,7 +238,7 @@ async fn write_on(
                 let row = Row {
                     writer,
                     number: key.1,
-                    server: server.to_owned(),
+                    server: session.server.clone(),
                     timeline: timeline.unwrap_or_default(),
                     invoked,
                     acknowledged,
@@ -309,11 +336,24 @@ impl History {
         self.rows.iter().map(|row| row.timeline).collect()
     }
 
+    /// How often the reign went to another server: a reign that nobody was acknowledged in is not
+    /// seen, and a new reign of the same server is no change.
+    pub fn changes_of_primary(&self) -> usize {
+        let reigns: BTreeMap<u32, &str> = self
+            .rows
+            .iter()
+            .map(|row| (row.timeline, row.server.as_str()))
+            .collect();
+        let servers: Vec<&str> = reigns.into_values().collect();
+        servers.windows(2).filter(|pair| pair[0] != pair[1]).count()
+    }
+
     /// Adds what another group of writers recorded.
     pub fn merge(&mut self, other: History) {
         self.rows.extend(other.rows);
         self.rows.sort_by_key(|row| row.acknowledged);
         self.unknown.extend(other.unknown);
+        self.cancelled += other.cancelled;
         self.refused += other.refused;
         self.lost_connections += other.lost_connections;
     }
