@@ -74,6 +74,12 @@ enum Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// pgbench against plain PostgreSQL, in pairs; arguments go to the benchmark.
+    Throughput {
+        /// For example `--mode sync --pairs 15 --seconds 30`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -90,6 +96,9 @@ fn main() -> ExitCode {
         Command::Bench {
             what: Bench::Failover { arguments },
         } => suites::release_tool("cluster-tests", "bench-failover", &arguments),
+        Command::Bench {
+            what: Bench::Throughput { arguments },
+        } => suites::release_tool("cluster-tests", "bench-throughput", &arguments),
         Command::Chaos { arguments } => {
             suites::release_tool("cluster-jepsen", "cluster-jepsen", &arguments)
         }

@@ -1,0 +1,196 @@
+//! Pairs of runs in alternating order, on both sides.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::cost::{self, OURS};
+use cluster_tests::host::Host;
+use cluster_tests::writer::clock;
+use cluster_tests::{Cluster, PATIENCE, benchmarks};
+
+use crate::plain::Plain;
+use crate::{Arguments, Mode};
+
+/// What pgbench said of one run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Transactions a second, without the time to connect.
+    pub tps: f64,
+    /// Mean latency, milliseconds.
+    pub latency_ms: f64,
+}
+
+/// Two runs next to each other.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// On plain PostgreSQL.
+    pub plain: Run,
+    /// On our cluster.
+    pub ours: Run,
+    /// Ours was first.
+    pub ours_first: bool,
+    /// Load average of the last minute before the pair.
+    pub load: String,
+}
+
+/// All pairs of a mode.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// Which.
+    pub mode: Mode,
+    /// The pairs.
+    pub pairs: Vec<Pair>,
+    /// `synchronous_standby_names` on our primary.
+    pub names: String,
+    /// How many parameters both sides were given alike.
+    pub parameters: usize,
+    /// Share of one core that our idle daemons and guards took while plain PostgreSQL ran.
+    pub idle_share: f64,
+    /// File system of the data directories.
+    pub volume: String,
+}
+
+/// Runs a campaign on two clusters of its own.
+pub fn run(mode: Mode, arguments: &Arguments) -> Result<Campaign> {
+    let k = arguments.confirmations(mode);
+    let wanted = arguments.wanted("bench-ours").mode(mode.word());
+    let wanted = match mode {
+        Mode::Async => wanted,
+        Mode::Sync => wanted.setting(&format!("k = {k}")),
+    };
+    let mut ours = wanted.start().context("start our cluster")?;
+    let standbys = ours.database_count() - 1;
+    let primary = match mode {
+        Mode::Async => ours.wait_healthy(PATIENCE)?,
+        // The second standby joins after half a minute.
+        Mode::Sync => ours.wait_confirmed(k, standbys, 2 * PATIENCE)?,
+    };
+    let plain = Plain::start(arguments, &ours, primary, k)?;
+    let names = ours.rule_on(primary)?.text;
+    let sides = [(&plain.hosts, 0), (&ours, primary)];
+    for (side, place) in sides {
+        let scale = arguments.scale.to_string();
+        pgbench(side, place, &["-i", "-q", "-s", &scale]).context("fill")?;
+        measure(side, place, arguments, arguments.warm)?;
+    }
+    let mut campaign = Campaign {
+        mode,
+        pairs: Vec::new(),
+        names,
+        parameters: plain.parameters.len(),
+        idle_share: 0.0,
+        volume: volume_of(&ours)?,
+    };
+    let (mut idle, mut beside) = (Duration::ZERO, Duration::ZERO);
+    for number in 0..arguments.pairs {
+        let load = benchmarks::load().first().cloned().unwrap_or_default();
+        let ours_first = number % 2 == 1;
+        let on_plain = |idle: &mut Duration, beside: &mut Duration| {
+            let (from, before) = (clock(), busy(&ours)?);
+            let run = measure(&plain.hosts, 0, arguments, arguments.seconds)?;
+            *idle += busy(&ours)?.saturating_sub(before);
+            *beside += clock() - from;
+            Ok::<_, anyhow::Error>(run)
+        };
+        let on_ours = || measure(&ours, primary, arguments, arguments.seconds);
+        let (on_plain, on_ours) = match ours_first {
+            true => {
+                let run = on_ours()?;
+                (on_plain(&mut idle, &mut beside)?, run)
+            }
+            false => (on_plain(&mut idle, &mut beside)?, on_ours()?),
+        };
+        // Another rule or another primary would be another benchmark.
+        let now = ours.rule_on(primary)?.text;
+        ensure!(
+            ours.primaries() == [primary] && now == campaign.names,
+            "pair {number}: the rule became {now:?}, {}",
+            ours.seen()
+        );
+        let pair = Pair {
+            plain: on_plain,
+            ours: on_ours,
+            ours_first,
+            load,
+        };
+        eprintln!(
+            "{} {}/{}: {pair:?}",
+            mode.word(),
+            number + 1,
+            arguments.pairs
+        );
+        campaign.pairs.push(pair);
+    }
+    campaign.idle_share = idle.as_secs_f64() / beside.as_secs_f64();
+    ours.expect_error("");
+    ours.finish()?;
+    plain.hosts.finish()?;
+    Ok(campaign)
+}
+
+fn measure(side: &Cluster, place: usize, arguments: &Arguments, seconds: u64) -> Result<Run> {
+    // So that no run pays for the checkpoint of the one before.
+    side.sql(place, "CHECKPOINT")?;
+    let words = [
+        "-c".to_owned(),
+        arguments.clients.to_string(),
+        "-j".to_owned(),
+        arguments.threads.to_string(),
+        "-T".to_owned(),
+        seconds.to_string(),
+    ];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    parse(&pgbench(side, place, &words)?)
+}
+
+fn pgbench(side: &Cluster, place: usize, words: &[&str]) -> Result<String> {
+    let member = &side.members[place];
+    let mut command = side.clients.command(&member.bin.join("pgbench"));
+    command.env("PGPASSWORD", cluster_tests::config::PASSWORD);
+    command.args(["-h", &member.host.address, "-U", "postgres"]);
+    command.args(words).arg("postgres");
+    Host::run(command)
+}
+
+fn parse(said: &str) -> Result<Run> {
+    let number = |label: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(label));
+        let word = line.and_then(|rest| rest.split_whitespace().next());
+        word.and_then(|word| word.parse::<f64>().ok())
+            .with_context(|| format!("no {label:?} in: {said}"))
+    };
+    let failed = number("number of failed transactions: ").unwrap_or(0.0);
+    ensure!(failed == 0.0, "transactions failed: {said}");
+    Ok(Run {
+        tps: number("tps = ")?,
+        latency_ms: number("latency average = ")?,
+    })
+}
+
+/// Time our daemons and guards have been on a processor so far.
+fn busy(ours: &Cluster) -> Result<Duration> {
+    let costs = ours.members.iter().map(|m| cost::of_host(&m.host, OURS));
+    costs.map(|cost| Ok(cost?.busy)).sum()
+}
+
+fn volume_of(ours: &Cluster) -> Result<String> {
+    let mut stat = std::process::Command::new("stat");
+    stat.args(["-f", "-c", "%T"]).arg(&ours.folder);
+    Ok(Host::run(stat)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pgbench_says_is_read_and_failures_are_no_result() {
+        let said = "number of clients: 8\nnumber of failed transactions: 0 (0.000%)\n\
+                    latency average = 9.811 ms\ninitial connection time = 14.1 ms\n\
+                    tps = 815.4 (without initial connection time)\n";
+        let run = parse(said).expect("a run");
+        assert!((run.tps - 815.4).abs() < 1e-9 && (run.latency_ms - 9.811).abs() < 1e-9);
+        assert!(parse(&said.replace("transactions: 0", "transactions: 3")).is_err());
+        assert!(parse("").is_err());
+    }
+}
