@@ -12,14 +12,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use cluster_tests::writer::clock;
-use cluster_tests::{Wanted, wait_until};
+use cluster_tests::{Cluster, Wanted, wait_until};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::nemesis::Fault;
-use crate::report::Report;
+use crate::checker::Mode;
+use crate::nemesis::{Blow, Fault, Menu, Round};
+use crate::report::{Least, Report};
+use crate::workload::Set;
 
 /// Chaos with writers and faults.
 #[derive(Debug, Parser)]
@@ -31,12 +33,33 @@ struct Arguments {
     /// How long faults go on.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Instead: how many faults; then enough rows and changes of the primary are demanded, too.
+    #[arg(long, conflicts_with = "seconds")]
+    rounds: Option<u32>,
     /// `fast`, `lan` or `wan`.
     #[arg(long, default_value = "lan")]
     preset: String,
+    /// Durability mode of the cluster.
+    #[arg(long, value_enum, default_value = "sync")]
+    mode: Mode,
+    /// Confirmations a commit needs.
+    #[arg(long, default_value_t = 1)]
+    k: u32,
+    /// In mode `strict`: never fewer.
+    #[arg(long, default_value_t = 1)]
+    k_min: u32,
+    /// Judge by what this mode promises instead of the cluster's own: shows that losses are found.
+    #[arg(long, value_enum)]
+    judge_as: Option<Mode>,
     /// Members with PostgreSQL.
     #[arg(long, default_value_t = 3)]
     members: u8,
+    /// Witnesses.
+    #[arg(long, default_value_t = 0)]
+    witnesses: u8,
+    /// What to choose faults from.
+    #[arg(long, value_enum, default_value = "all")]
+    menu: Menu,
     /// Only these faults.
     #[arg(long, value_enum)]
     fault: Vec<Fault>,
@@ -62,46 +85,118 @@ fn main() -> ExitCode {
 }
 
 fn repeat(arguments: &Arguments) -> String {
-    format!(
-        "cargo xtask chaos --seed {} --seconds {} --preset {}",
-        arguments.seed, arguments.seconds, arguments.preset
-    )
+    let Arguments {
+        seed,
+        seconds,
+        preset,
+        mode,
+        k,
+        k_min,
+        members,
+        witnesses,
+        ..
+    } = arguments;
+    let length = match arguments.rounds {
+        Some(rounds) => format!("--rounds {rounds}"),
+        None => format!("--seconds {seconds}"),
+    };
+    let mut text = format!(
+        "cargo xtask chaos --seed {seed} {length} --preset {preset} --mode {} --k {k} --k-min {k_min} \
+         --members {members} --witnesses {witnesses}",
+        mode.word()
+    );
+    text.push_str(&format!(" --menu {}", word(&arguments.menu)));
+    for fault in &arguments.fault {
+        text.push_str(&format!(" --fault {}", word(fault)));
+    }
+    if let Some(mode) = arguments.judge_as {
+        text.push_str(&format!(" --judge-as {}", mode.word()));
+    }
+    text
+}
+
+/// As it is written on the command line.
+fn word(value: &impl ValueEnum) -> String {
+    let possible = value.to_possible_value();
+    possible.map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn wanted(arguments: &Arguments) -> Wanted {
+    let wanted = Wanted::new("chaos")
+        .preset(&arguments.preset)
+        .members(arguments.members, arguments.witnesses)
+        .mode(arguments.mode.word());
+    match arguments.mode {
+        Mode::Async => wanted,
+        Mode::Sync => wanted.setting(&format!("k = {}", arguments.k)),
+        Mode::Strict => wanted
+            .setting(&format!("k = {}", arguments.k))
+            .setting(&format!("k_min = {}", arguments.k_min)),
+    }
+}
+
+/// Faults, one after the other; with them what must not have been seen.
+fn break_things(
+    arguments: &Arguments,
+    cluster: &mut Cluster,
+    workload: &Set,
+) -> Result<(Vec<Blow>, Vec<String>)> {
+    let mut chance = StdRng::seed_from_u64(arguments.seed);
+    let menu = match arguments.fault.is_empty() {
+        true => arguments.menu.faults(),
+        false => arguments.fault.clone(),
+    };
+    let round = Round {
+        menu: &menu,
+        mode: arguments.mode,
+        k: arguments.k,
+        workload,
+    };
+    let (began, mut blows, mut seen) = (clock(), Vec::new(), Vec::new());
+    let is_over = |blows: usize| match arguments.rounds {
+        Some(rounds) => blows >= rounds as usize,
+        None => clock() - began >= Duration::from_secs(arguments.seconds),
+    };
+    while !is_over(blows.len()) {
+        let (blow, odd) = nemesis::strike(cluster, &round, &mut chance)?;
+        let (at, number) = ((blow.at - began).as_secs_f64(), blows.len() + 1);
+        eprintln!("{at:7.2} s  {number}: {blow}; {} rows", workload.count());
+        for text in &odd {
+            eprintln!("           {text}");
+        }
+        seen.extend(odd);
+        blows.push(blow);
+    }
+    Ok((blows, seen))
 }
 
 fn run(arguments: &Arguments) -> Result<Report> {
-    let mut chance = StdRng::seed_from_u64(arguments.seed);
-    let wanted = Wanted::new("chaos")
-        .preset(&arguments.preset)
-        .members(arguments.members, 0);
-    let mut cluster = wanted.start().context("start the cluster")?;
-    let workload = workload::Set::start(&cluster)?;
+    let mut cluster = wanted(arguments).start().context("start the cluster")?;
+    let workload = Set::start(&cluster)?;
     wait_until("calm writing", Duration::from_secs(30), || {
         match workload.count() {
             rows if rows > 500 => Ok(()),
             rows => Err(format!("{rows} rows")),
         }
     })?;
-    let menu = match arguments.fault.is_empty() {
-        true => Fault::all().to_vec(),
-        false => arguments.fault.clone(),
-    };
-    let (began, mut blows) = (clock(), Vec::new());
-    while clock() - began < Duration::from_secs(arguments.seconds) {
-        let blow = nemesis::strike(&mut cluster, &menu, &mut chance)?;
-        eprintln!("{:7.2} s  {blow}", (blow.at - began).as_secs_f64());
-        blows.push(blow);
-    }
+    let (blows, seen) = break_things(arguments, &mut cluster, &workload)?;
     nemesis::heal_all(&mut cluster)?;
     let healed = clock();
     let primary = cluster.wait_healthy(Duration::from_secs(90));
     let recovery = clock() - healed;
     let history = workload.stop();
-    let mut report = Report::new(repeat(arguments), blows, &history, recovery);
+    let least = match arguments.rounds {
+        Some(rounds) => Least::of_rounds(rounds as usize),
+        None => Least::default(),
+    };
+    let mut report = Report::new(repeat(arguments), blows, &history, recovery, least);
+    seen.into_iter().for_each(|text| report.violation(text));
+    let judged_as = arguments.judge_as.unwrap_or(arguments.mode);
     match primary {
         Err(error) => {
             report.violation(format!("not healthy again after all was healed: {error:#}"))
         }
-        Ok(primary) => checker::judge(&cluster, primary, &history, &mut report)?,
+        Ok(primary) => checker::judge(judged_as, &cluster, primary, &history, &mut report)?,
     }
     for line in cluster.unexpected_errors() {
         report.note(format!("ERROR line: {line}"));

@@ -7,8 +7,37 @@ use cluster_tests::History;
 
 use crate::nemesis::Blow;
 
-/// Fewest faults and rows for a run to mean anything.
-const LEAST: (usize, usize) = (3, 1000);
+/// The least that must happen for a run to mean anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Least {
+    /// Faults.
+    pub faults: usize,
+    /// Acknowledged rows.
+    pub rows: usize,
+    /// Changes of the primary.
+    pub changes: usize,
+}
+
+impl Default for Least {
+    fn default() -> Self {
+        Self {
+            faults: 3,
+            rows: 1000,
+            changes: 0,
+        }
+    }
+}
+
+impl Least {
+    /// Of a campaign: a change of the primary every third round, and 500 rows a round (100 000 in 200).
+    pub fn of_rounds(rounds: usize) -> Self {
+        Self {
+            faults: rounds,
+            rows: 500 * rounds,
+            changes: rounds / 3,
+        }
+    }
+}
 
 /// What a run showed.
 #[derive(Debug)]
@@ -17,7 +46,10 @@ pub struct Report {
     blows: Vec<Blow>,
     rows: usize,
     unknown: usize,
+    cancelled: u64,
     reigns: usize,
+    changes: usize,
+    least: Least,
     recovery: Duration,
     longest_outage: Duration,
     /// Acknowledged rows the cluster no longer has.
@@ -30,7 +62,13 @@ pub struct Report {
 
 impl Report {
     /// Of a run that is over.
-    pub fn new(repeat: String, blows: Vec<Blow>, history: &History, recovery: Duration) -> Self {
+    pub fn new(
+        repeat: String,
+        blows: Vec<Blow>,
+        history: &History,
+        recovery: Duration,
+        least: Least,
+    ) -> Self {
         let ends = history.rows.first().zip(history.rows.last());
         let outage =
             ends.map(|(first, last)| history.outage(first.acknowledged, last.acknowledged));
@@ -39,7 +77,10 @@ impl Report {
             blows,
             rows: history.rows.len(),
             unknown: history.unknown.len(),
+            cancelled: history.cancelled,
             reigns: history.timelines().len(),
+            changes: history.changes_of_primary(),
+            least,
             recovery,
             longest_outage: outage.unwrap_or_default(),
             missing: 0,
@@ -47,6 +88,19 @@ impl Report {
             violations: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Of a history without a run, for the tests of the checkers.
+    #[cfg(test)]
+    pub fn of_history(history: &History) -> Self {
+        let least = Least::of_rounds(0);
+        Self::new(String::new(), Vec::new(), history, Duration::ZERO, least)
+    }
+
+    /// What must not be, so far.
+    #[cfg(test)]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
     }
 
     /// Something that must not be.
@@ -60,7 +114,8 @@ impl Report {
     }
 
     fn is_covered(&self) -> bool {
-        self.blows.len() >= LEAST.0 && self.rows >= LEAST.1
+        let least = self.least;
+        self.blows.len() >= least.faults && self.rows >= least.rows && self.changes >= least.changes
     }
 
     /// No violation, and enough happened.
@@ -72,22 +127,21 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on_primary = self.blows.iter().filter(|blow| blow.was_primary).count();
+        let held = self.blows.iter().filter(|blow| blow.was_held).count();
         writeln!(
             f,
-            "faults: {} ({on_primary} on a primary), reigns: {}",
+            "faults: {} ({on_primary} on a primary, {held} held until rows came in), reigns: {}, changes \
+             of the primary: {}",
             self.blows.len(),
-            self.reigns
+            self.reigns,
+            self.changes
         )?;
         writeln!(
             f,
-            "rows acknowledged: {}, without an answer: {}",
-            self.rows, self.unknown
+            "rows acknowledged: {}, without an answer: {} ({} of them with a cancelled wait)",
+            self.rows, self.unknown, self.cancelled
         )?;
-        writeln!(
-            f,
-            "acknowledged rows missing: {} (mode async)",
-            self.missing
-        )?;
+        writeln!(f, "acknowledged rows missing: {}", self.missing)?;
         writeln!(
             f,
             "two primaries acknowledged for: {} ms",
@@ -112,11 +166,31 @@ impl fmt::Display for Report {
         if !self.is_covered() {
             writeln!(
                 f,
-                "TOO LITTLE HAPPENED: at least {} faults and {} rows",
-                LEAST.0, LEAST.1
+                "TOO LITTLE HAPPENED: at least {} faults, {} rows and {} changes of the primary",
+                self.least.faults, self.least.rows, self.least.changes
             )?;
         }
         let verdict = if self.is_good() { "good" } else { "BAD" };
         write!(f, "{verdict}; repeat: {}", self.repeat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_campaign_without_changes_of_the_primary_is_not_good() {
+        let history = History::default();
+        let report =
+            |least| Report::new(String::new(), Vec::new(), &history, Duration::ZERO, least);
+        assert!(report(Least::of_rounds(0)).is_good());
+        let least = Least {
+            faults: 0,
+            rows: 0,
+            changes: 1,
+        };
+        let report = report(least);
+        assert!(!report.is_good() && report.to_string().contains("TOO LITTLE HAPPENED"));
     }
 }

@@ -1,23 +1,79 @@
-//! Every acknowledged row is there at the end. In mode `async` a failover may lose the newest rows:
-//! they are counted, and a loss without a change of primary is a violation.
+//! Every acknowledged row is on every member at the end. In mode `async` a failover may lose the newest
+//! rows: they are counted, and a loss without a change of primary is a violation.
 
-use anyhow::Result;
-use cluster_tests::{Cluster, History};
+use cluster_tests::History;
+use cluster_tests::compare::Comparison;
 
+use super::Mode;
 use crate::report::Report;
 
-/// Compares what was acknowledged with what the primary has.
-pub fn check(
-    cluster: &Cluster,
-    primary: usize,
-    history: &History,
-    report: &mut Report,
-) -> Result<()> {
-    let missing = cluster.missing(primary, history)?;
-    report.missing = missing.len();
+/// Judges what is missing.
+pub fn check(mode: Mode, history: &History, found: &Comparison, report: &mut Report) {
+    let most = found.missing.iter().map(|(_, rows)| rows.len()).max();
+    report.missing = most.unwrap_or_default();
     let newest = history.timelines().into_iter().max().unwrap_or_default();
-    if let Some(row) = missing.iter().find(|row| row.timeline == newest) {
-        report.violation(format!("lost without a failover after it: {row:?}"));
+    for (member, rows) in &found.missing {
+        let unforgivable = rows
+            .iter()
+            .find(|row| mode != Mode::Async || row.timeline == newest);
+        if let Some(row) = unforgivable {
+            report.violation(format!(
+                "{member} lacks {} acknowledged rows, as {row:?}",
+                rows.len()
+            ));
+        }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use cluster_tests::writer::Row;
+
+    use super::*;
+
+    fn row(timeline: u32, number: i64) -> Row {
+        Row {
+            writer: 1,
+            number,
+            server: "10.0.0.1".to_owned(),
+            timeline,
+            invoked: Duration::from_secs(1),
+            acknowledged: Duration::from_secs(2),
+        }
+    }
+
+    /// Three rows of timeline 1, three of timeline 2; these are gone from one member.
+    fn judged(mode: Mode, gone: &[Row]) -> Report {
+        let rows = [1, 2].into_iter();
+        let rows = rows.flat_map(|timeline| (1..=3).map(move |n| row(timeline, n)));
+        let history = History {
+            rows: rows.collect(),
+            ..History::default()
+        };
+        let mut found = Comparison::default();
+        if !gone.is_empty() {
+            found.missing.push(("m2".to_owned(), gone.to_vec()));
+        }
+        let mut report = Report::of_history(&history);
+        check(mode, &history, &found, &mut report);
+        report
+    }
+
+    #[test]
+    fn one_row_missing_on_one_member_is_a_violation_in_sync_and_strict() {
+        for mode in [Mode::Sync, Mode::Strict] {
+            assert_eq!(judged(mode, &[]).violations().len(), 0);
+            let report = judged(mode, &[row(1, 3)]);
+            assert_eq!((report.violations().len(), report.missing), (1, 1));
+        }
+    }
+
+    #[test]
+    fn in_async_the_end_of_an_older_reign_may_be_lost_and_nothing_else() {
+        let report = judged(Mode::Async, &[row(1, 3)]);
+        assert_eq!((report.violations().len(), report.missing), (0, 1));
+        assert_eq!(judged(Mode::Async, &[row(2, 3)]).violations().len(), 1);
+    }
 }

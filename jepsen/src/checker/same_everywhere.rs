@@ -1,35 +1,39 @@
-//! At the end every member has the same rows as the primary.
+//! At the end all members are equal: the same rows with the same marks, the same bytes of WAL, the same
+//! history of timelines.
 
-use std::time::Duration;
-
-use anyhow::Result;
-use cluster_tests::{Cluster, wait_until};
+use cluster_tests::compare::Comparison;
 
 use crate::report::Report;
 
-const DIGEST: &str = "SELECT count(*) || ' ' || coalesce(md5(string_agg(writer || ' ' || number, ',' \
-                      ORDER BY writer, number)), '') FROM written";
-
-/// Compares a digest of the table on every member.
-pub fn check(cluster: &Cluster, primary: usize, report: &mut Report) -> Result<()> {
-    let wanted = cluster.sql(primary, DIGEST)?;
-    for (place, member) in cluster.members.iter().enumerate() {
-        if member.is_witness {
-            continue;
-        }
-        let same = wait_until("the same rows", Duration::from_secs(20), || {
-            match cluster.sql(place, DIGEST) {
-                Ok(found) if found == wanted => Ok(()),
-                Ok(found) => Err(format!("{found:?}, the primary has {wanted:?}")),
-                Err(error) => Err(format!("{error:#}")),
-            }
-        });
-        if let Err(error) = same {
-            report.violation(format!(
-                "{} differs from the primary: {error:#}",
-                member.name
-            ));
-        }
+/// Judges what differs.
+pub fn check(found: &Comparison, report: &mut Report) {
+    for (member, rows) in &found.differing {
+        report.violation(format!("{member} differs from the primary in {rows} rows"));
     }
-    Ok(())
+    for what in &found.wal {
+        report.violation(format!("WAL: {what}"));
+    }
+    report.note(format!(
+        "{} rows on the primary, {} segments of WAL compared byte by byte",
+        found.rows, found.segments
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster_tests::History;
+
+    use super::*;
+
+    #[test]
+    fn another_row_and_another_byte_are_violations() {
+        let found = Comparison {
+            differing: vec![("m2".to_owned(), 1)],
+            wal: vec!["00000002.history differs on m3".to_owned()],
+            ..Comparison::default()
+        };
+        let mut report = Report::of_history(&History::default());
+        check(&found, &mut report);
+        assert_eq!(report.violations().len(), 2, "{report}");
+    }
 }

@@ -1,8 +1,10 @@
-//! Faults, each with its repair; one at a time, or two at once now and then.
+//! Faults, each with its repair; one at a time, or two of one kind in a row that belong together.
 
+mod degrade;
 mod kill;
 mod partition;
 mod pause;
+mod round;
 
 use std::fmt;
 use std::time::Duration;
@@ -10,9 +12,8 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 use cluster_tests::Cluster;
-use cluster_tests::writer::clock;
-use rand::rngs::StdRng;
-use rand::{Rng, RngExt as _};
+
+pub use round::{Round, strike};
 
 /// What can be done to a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,22 +28,69 @@ pub enum Fault {
     KillPostgres,
     /// SIGSTOP to clusterd, for a while.
     PauseDaemon,
+    /// SIGSTOP to every process of PostgreSQL.
+    FreezePostgres,
+    /// SIGSTOP to the receiver of WAL; on a primary, to one sender.
+    FreezeReplication,
     /// The whole host stands still for a while.
     FreezeHost,
     /// No member hears it and it hears none; clients still reach it.
     Isolate,
+    /// Nobody reaches it, clients neither.
+    CutAll,
     /// It hears the others, they do not hear it.
     Mute,
     /// They hear it, it does not hear them.
     Deafen,
     /// Only the members' own port is cut; replication and clients go on.
     CutPeerPort,
+    /// Only PostgreSQL's port is cut, between members: a primary loses its standbys and nothing else.
+    CutReplication,
+    /// Every standby's PostgreSQL stands still, and at some moment of what follows the primary is isolated.
+    DegradeThenIsolate,
+    /// The same, and the primary's host is killed.
+    DegradeThenKill,
+    /// The same, and the primary's host stands still.
+    DegradeThenFreeze,
+}
+
+/// Faults that are chosen from together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Menu {
+    /// Kill, freeze and partition of any one member.
+    Members,
+    /// A primary without its standbys, without everybody, and at every moment of a degrade.
+    Cuts,
+    /// All there are.
+    All,
+}
+
+impl Menu {
+    /// Its faults.
+    pub fn faults(self) -> Vec<Fault> {
+        let all = Fault::value_variants().iter().copied();
+        let is_cut = |fault: &Fault| {
+            fault.is_degrade()
+                || matches!(
+                    fault,
+                    Fault::CutReplication | Fault::Isolate | Fault::CutAll
+                )
+        };
+        match self {
+            Menu::Members => all.filter(|fault| !fault.is_degrade()).collect(),
+            Menu::Cuts => all.filter(is_cut).collect(),
+            Menu::All => all.collect(),
+        }
+    }
 }
 
 impl Fault {
-    /// All of them.
-    pub fn all() -> &'static [Fault] {
-        Fault::value_variants()
+    /// Hits the standbys first and then the primary: more than one loss.
+    pub fn is_degrade(self) -> bool {
+        matches!(
+            self,
+            Fault::DegradeThenIsolate | Fault::DegradeThenKill | Fault::DegradeThenFreeze
+        )
     }
 }
 
@@ -57,6 +105,8 @@ pub struct Blow {
     pub member: String,
     /// Whether it was the primary then.
     pub was_primary: bool,
+    /// The cluster was whole before, and the fault was not undone before rows came in again.
+    pub was_held: bool,
     /// How long.
     pub lasted: Duration,
 }
@@ -68,39 +118,13 @@ impl fmt::Display for Blow {
         } else {
             "not primary"
         };
+        let held = if self.was_held { ", held" } else { "" };
         write!(
             f,
-            "{:?} {} ({role}) for {:?}",
+            "{:?} {} ({role}{held}) for {:?}",
             self.fault, self.member, self.lasted
         )
     }
-}
-
-/// Chooses a fault and a member, does it, waits, undoes it, and lets the cluster breathe.
-pub fn strike(cluster: &mut Cluster, menu: &[Fault], chance: &mut StdRng) -> Result<Blow> {
-    // Drawn in this order whatever happens, so that a seed means the same run each time.
-    let fault = menu[pick(chance, menu.len())];
-    let wants_primary = chance.random_bool(0.6);
-    let other = pick(chance, cluster.members.len());
-    let lasts = Duration::from_millis(chance.random_range(200..9000));
-    let breath = Duration::from_millis(chance.random_range(500..6000));
-    // A daemon whose guard is gone ends by itself: a service manager would start it again.
-    cluster.start_all()?;
-    let primary = cluster.primaries().first().copied();
-    let target = primary.filter(|_| wants_primary).unwrap_or(other);
-    let at = clock();
-    begin(fault, cluster, target)?;
-    std::thread::sleep(lasts);
-    end(fault, cluster, target)?;
-    let blow = Blow {
-        at,
-        fault,
-        member: cluster.members[target].name.clone(),
-        was_primary: primary == Some(target),
-        lasted: clock() - at,
-    };
-    std::thread::sleep(breath);
-    Ok(blow)
 }
 
 /// Undoes whatever may still be broken.
@@ -108,37 +132,49 @@ pub fn heal_all(cluster: &mut Cluster) -> Result<()> {
     for member in &cluster.members {
         member.heal()?;
         member.host.thaw()?;
+        member.continue_postgres();
+        if member.daemon_pid().is_ok() {
+            // It may have ended by itself this moment.
+            let _ = member.continue_daemon();
+        }
     }
     cluster.start_all()
 }
 
-fn begin(fault: Fault, cluster: &mut Cluster, target: usize) -> Result<()> {
+fn begin(fault: Fault, cluster: &mut Cluster, target: usize, moment: Duration) -> Result<()> {
     match fault {
         Fault::KillHost | Fault::KillDaemon | Fault::KillGuard | Fault::KillPostgres => {
             kill::begin(fault, &mut cluster.members[target])
         }
-        Fault::PauseDaemon | Fault::FreezeHost => pause::begin(fault, &cluster.members[target]),
-        Fault::Isolate | Fault::Mute | Fault::Deafen | Fault::CutPeerPort => {
-            partition::begin(fault, cluster, target)
+        Fault::PauseDaemon
+        | Fault::FreezePostgres
+        | Fault::FreezeReplication
+        | Fault::FreezeHost => pause::begin(fault, &cluster.members[target]),
+        Fault::Isolate
+        | Fault::CutAll
+        | Fault::Mute
+        | Fault::Deafen
+        | Fault::CutPeerPort
+        | Fault::CutReplication => partition::begin(fault, cluster, target),
+        Fault::DegradeThenIsolate | Fault::DegradeThenKill | Fault::DegradeThenFreeze => {
+            degrade::begin(fault, cluster, target, moment)
         }
     }
 }
 
-fn end(fault: Fault, cluster: &mut Cluster, target: usize) -> Result<()> {
-    let member = &mut cluster.members[target];
-    match fault {
-        Fault::KillHost | Fault::KillDaemon | Fault::KillGuard | Fault::KillPostgres => {
-            if member.is_running() {
-                Ok(())
-            } else {
-                member.start()
-            }
-        }
-        Fault::PauseDaemon | Fault::FreezeHost => pause::end(fault, member),
-        Fault::Isolate | Fault::Mute | Fault::Deafen | Fault::CutPeerPort => member.heal(),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn pick(chance: &mut impl Rng, of: usize) -> usize {
-    chance.random_range(0..of)
+    #[test]
+    fn every_fault_is_on_a_menu_and_only_degrades_hit_more_than_one_member() {
+        let all = Menu::All.faults();
+        let some: Vec<Fault> = [Menu::Members, Menu::Cuts]
+            .iter()
+            .flat_map(|menu| menu.faults())
+            .collect();
+        assert!(all.iter().all(|fault| some.contains(fault)));
+        assert!(!Menu::Members.faults().iter().any(|it| it.is_degrade()));
+        assert!(Menu::Cuts.faults().iter().any(|it| it.is_degrade()));
+    }
 }
