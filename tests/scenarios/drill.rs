@@ -27,6 +27,17 @@ impl Drill {
     /// Starts writers, some of them bound to one member each, and waits until they write.
     pub fn begin(cluster: &Cluster) -> Result<Self> {
         let primary = cluster.wait_healthy(PATIENCE)?;
+        Self::begin_on(cluster, primary)
+    }
+
+    /// The same, once so many of at least so many standbys confirm every commit.
+    pub fn begin_confirmed(cluster: &Cluster, confirmations: u32, standbys: usize) -> Result<Self> {
+        // A standby nobody needs joins only after half a minute.
+        let primary = cluster.wait_settled(confirmations, standbys, 2 * PATIENCE)?;
+        Self::begin_on(cluster, primary)
+    }
+
+    fn begin_on(cluster: &Cluster, primary: usize) -> Result<Self> {
         let following = cluster.start_writers(4)?;
         let databases =
             (0..cluster.members.len()).filter(|place| !cluster.members[*place].is_witness);
@@ -66,6 +77,23 @@ impl Drill {
                 .map(drop)
                 .ok_or_else(|| "no row since".to_owned())
         })
+    }
+
+    /// Rows acknowledged so far.
+    pub fn count(&self) -> usize {
+        self.following.count()
+    }
+
+    /// Longest time without a row since a moment.
+    pub fn outage_since(&self, from: Duration) -> Duration {
+        self.following.so_far().outage(from, clock())
+    }
+
+    /// As [`Drill::end`], and every acknowledged row is on every member, and all members are equal.
+    pub fn end_complete(self, cluster: &Cluster) -> Result<(History, Duration)> {
+        let (history, outage) = self.end(cluster)?;
+        cluster.require_complete(&history)?;
+        Ok((history, outage))
     }
 
     /// Ends the writers when all is healthy again, and checks what holds after every blow: no two

@@ -6,12 +6,18 @@
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
-//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys.
+//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `durability_*`
+//! is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
+//! wait, `faults` are processes of PostgreSQL that stand still at a bad moment.
 
 mod bad_input;
 mod bootstrap;
 mod by_hand;
 mod drill;
+mod durability_failover;
+mod durability_faults;
+mod durability_standbys;
+mod durability_strict;
 mod failover;
 mod fencing;
 mod harness_itself;
