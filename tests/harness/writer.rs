@@ -417,6 +417,15 @@ mod tests {
     }
 
     #[test]
+    fn a_new_reign_of_the_same_server_is_no_change_of_primary() {
+        let mut all = history(&[(1, 100), (2, 200), (3, 300), (3, 400), (4, 500)]);
+        for (row, server) in all.rows.iter_mut().zip(["a", "a", "b", "b", "a"]) {
+            row.server = server.to_owned();
+        }
+        assert_eq!(all.changes_of_primary(), 2);
+    }
+
+    #[test]
     fn late_row_of_an_older_reign_is_an_overlap() {
         assert!(require_no_overlap(&history(&[(1, 100), (2, 200), (3, 300)])).is_ok());
         let both = history(&[(1, 100), (2, 200), (1, 250), (2, 300)]);
