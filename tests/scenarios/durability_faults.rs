@@ -111,11 +111,17 @@ fn x27_a_walsender_frozen_while_k_shrinks_and_the_primary_lost_lose_nothing() ->
     let frozen = (old + 1) % 3;
     let sender = walsender_of(&cluster, old, frozen)?;
     let before = cluster.rule_on(old)?;
+    // Its standby stands still as well, so that the rule goes on without it; that it does can be
+    // written down, and not proven: the walsender cannot take it.
     signal(sender, Signal::SIGSTOP)?;
+    cluster.members[frozen].stop_postgres()?;
     cluster.wait_rule(old, "the rule shrinks", PATIENCE, |rule| {
         rule.text != before.text
     })?;
+    let shrunk = clock();
+    drill.wait_writing(shrunk)?;
     cluster.members[old].kill_host()?;
+    cluster.members[frozen].continue_postgres();
     drill.wait_takeover(&cluster)?;
     cluster.members[old].start()?;
     cluster.wait_healthy(PATIENCE)?;
@@ -235,7 +241,7 @@ fn x3_a_cancelled_wait_is_told() -> Result<()> {
         notices.iter().any(|text| text.starts_with("canceling")),
         "{notices:?}"
     );
-    let name = "clusterd_cancelled_waits_total";
+    let name = "clusterd_sync_cancelled_waits_total";
     wait_until("the daemon counted it", PATIENCE, || {
         let metrics = cluster.get(primary, "/metrics").map(|answer| answer.body);
         let metrics = metrics.map_err(|error| format!("{error:#}"))?;
