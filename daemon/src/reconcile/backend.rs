@@ -266,6 +266,7 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Pause { .. }
         | Command::Resume { .. }
         | Command::ReplaceMember { .. }
+        | Command::ChangeSettings { .. }
         | Command::SetPreset { .. } => true,
         Command::Form { .. }
         | Command::Noop { .. }

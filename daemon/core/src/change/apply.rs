@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::rules;
+use super::{rules, settings};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,27 +84,8 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         } => rules::activate(state, at, *epoch, *rule, *position, by),
         Command::Withdraw { epoch, rule } => rules::withdraw(state, at, *epoch, *rule),
         Command::SetDurability(wanted) => rules::set_durability(state, at, wanted),
-        Command::SetPreset { preset } => {
-            if state.previous_lease.is_some() {
-                return Err(Rejected::WrongMoment(
-                    "an earlier change of the lease is not settled yet; try again in a moment"
-                        .to_owned(),
-                ));
-            }
-            if state.settings.preset == *preset {
-                return Ok(Applied::Unchanged);
-            }
-            state.previous_lease = Some(state.settings.times().lease);
-            state.settings.preset = *preset;
-            note(
-                state,
-                at,
-                "settings",
-                None,
-                format!("preset {}", preset.word()),
-            );
-            Ok(Applied::Changed)
-        }
+        Command::ChangeSettings { change, by } => settings::change(state, at, change, by),
+        Command::SetPreset { preset } => settings::set_preset(state, at, *preset),
         Command::SettleLease => Ok(changed(state.previous_lease.take().is_some())),
         Command::Ask { id, kind, by } => ask(state, at, id, kind, by),
         Command::Step { id, step } => advance(state, id, step),

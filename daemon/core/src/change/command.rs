@@ -11,7 +11,7 @@ use crate::model::settings::Durability;
 use crate::model::state::{FastForward, Identity};
 use crate::model::{
     Epoch, Incarnation, Lsn, MemberKind, MemberName, NodeId, RequestId, Rule, RuleId, Settings,
-    TimelineId,
+    SettingsChange, TimelineId,
 };
 
 /// A command with the proposer's wall clock, for display in history only: no rule reads it.
@@ -144,6 +144,13 @@ pub enum Command {
     },
     /// Who must confirm a commit from now on; the rules follow one by one.
     SetDurability(Box<Durability>),
+    /// An operator changes settings, key by key; all or nothing.
+    ChangeSettings {
+        /// What changes.
+        change: Box<SettingsChange>,
+        /// Who, and why.
+        by: String,
+    },
     /// Another preset; the old lease length counts until it is settled.
     SetPreset {
         /// The new one.

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod command;
 pub mod invariants;
 mod rules;
+mod settings;
 
 pub use apply::{Applied, apply};
 pub use command::{Command, Rejected, Stamp};

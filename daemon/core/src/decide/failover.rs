@@ -388,10 +388,9 @@ fn first_rule(view: &ClusterView, epoch: Epoch, chosen: &SealReport, found: &Ass
     let k = state.settings.wanted_k();
     let start = (chosen.timeline, chosen.end);
     let may_confirm = |seal: &&SealReport| {
-        let member = state.members.get(&seal.member);
         k > 0
             && seal.member != chosen.member
-            && member.is_some_and(|member| member.tags.sync_priority() > 0)
+            && state.sync_priority(&seal.member) > 0
             && rule::is_on_line(&state.ledger, (seal.timeline, seal.end), start)
     };
     let sealed = found.sealed.iter().filter(may_confirm);

@@ -5,9 +5,11 @@
 
 pub mod candidate;
 pub mod cluster;
+pub mod confirming;
 pub mod explain;
 pub mod failover;
 pub mod fencing;
+pub mod losses;
 pub mod member;
 pub mod membership;
 pub mod quarantine;
@@ -22,7 +24,9 @@ pub mod upkeep;
 pub mod wanted_rule;
 
 pub use cluster::{RULES, Rule, RuleVerdict, Verdict, VoterChange, decide_cluster};
+pub use confirming::{Confirmer, Confirming, confirming};
 pub use explain::explain;
 pub use fencing::wants_renewal;
+pub use losses::{Blocked, Survivable, blocked};
 pub use member::{Action, MemberVerdict, decide_member};
 pub use reason::Reason;

@@ -56,7 +56,7 @@ pub fn sync_standbys(view: &ClusterView) -> Verdict {
             Reason::RuleWithdrawn(seen.newest.to_string()),
         );
     }
-    let facts = facts(view, &seen);
+    let facts = facts_of(view, Some(seen.sync));
     match wanted(&view.state.settings, seen.newest, &facts) {
         Wanted::Same => Verdict::Pass,
         // Told, and no reason to hold up the rules behind this one.
@@ -72,22 +72,32 @@ pub fn sync_standbys(view: &ClusterView) -> Verdict {
 /// In words, why writes wait or clients are not let in; for `status`.
 pub fn waiting(view: &ClusterView) -> Option<Reason> {
     let seen = look(view)?;
-    match wanted(&view.state.settings, seen.newest, &facts(view, &seen)) {
+    let facts = facts_of(view, Some(seen.sync));
+    match wanted(&view.state.settings, seen.newest, &facts) {
         Wanted::TooFew { confirm } => Some(Reason::WritesWait(confirm, view.state.settings.k_min)),
         Wanted::Same | Wanted::PrimaryAlone { .. } | Wanted::Other(_) => None,
     }
 }
 
-fn look<'a>(view: &'a ClusterView) -> Option<Seen<'a>> {
+/// What the primary tells of its commits: of this epoch and this server process, or of none.
+pub(super) fn sync_report<'a>(view: &'a ClusterView) -> Option<&'a SyncReport> {
     let reign = view.state.followable()?;
     let report = view.fresh(&reign.holder)?;
     let PostgresStatus::Primary(primary) = &report.postgres else {
         return None;
     };
-    // X and everything else is of this epoch and this server process, or of none.
-    let sync = report.sync.as_ref().filter(|sync| {
-        sync.epoch == reign.epoch && sync.started_unix_ms == primary.started_unix_ms
-    })?;
+    report
+        .sync
+        .as_ref()
+        .filter(|sync| sync.epoch == reign.epoch && sync.started_unix_ms == primary.started_unix_ms)
+}
+
+fn look<'a>(view: &'a ClusterView) -> Option<Seen<'a>> {
+    let sync = sync_report(view)?;
+    let reign = view.state.followable()?;
+    let PostgresStatus::Primary(primary) = &view.fresh(&reign.holder)?.postgres else {
+        return None;
+    };
     let mut of_epoch = view
         .state
         .live_rules
@@ -147,9 +157,14 @@ fn is_unusable(seen: &Seen, rule: RuleId) -> bool {
     seen.sync.unusable == Some(seen.sync.given) && rule < seen.sync.given
 }
 
-fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> {
+/// What is known of every member that is not the primary, with what the primary tells of it.
+pub(super) fn facts_of(
+    view: &ClusterView,
+    sync: Option<&SyncReport>,
+) -> BTreeMap<MemberName, StandbyFacts> {
     let zones = &view.state.settings.zones;
-    let primary_zone = zones.get(&seen.reign.holder);
+    let holder = view.state.granted().map(|reign| &reign.holder);
+    let primary_zone = holder.and_then(|holder| zones.get(holder));
     let (renewals, least) = HEARD_WITHIN;
     let within = (view.times.renew * renewals).max(least);
     let heard = |name| match view.reports.get(name) {
@@ -160,17 +175,16 @@ fn facts(view: &ClusterView, seen: &Seen) -> BTreeMap<MemberName, StandbyFacts> 
     };
     view.state
         .databases()
-        .filter(|(name, _)| **name != seen.reign.holder)
+        .filter(|(name, _)| Some(*name) != holder)
         .map(|(name, member)| {
             let report = view.fresh(name);
-            let found = seen
-                .sync
-                .standbys
-                .iter()
+            let found = sync
+                .into_iter()
+                .flat_map(|sync| &sync.standbys)
                 .find(|it| it.member == *name && Some(it.incarnation) == member.incarnation);
             let facts = StandbyFacts {
                 incarnation: member.incarnation,
-                priority: member.tags.sync_priority(),
+                priority: view.state.sync_priority(name),
                 is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
                 heard: heard(name),
                 cannot_confirm: report.and_then(cannot_confirm),

@@ -1,6 +1,6 @@
 //! Settings: replicated, changed at run time by a command; limits are checked here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
-use super::member::MemberKind;
+use super::member::{MemberKind, Tags};
 
 /// Who must confirm a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,29 @@ pub struct Durability {
     pub zones: BTreeMap<MemberName, String>,
 }
 
+/// What is set for one member at run time, over what its config file announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemberSettings {
+    /// See [`Tags::nosync`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nosync: Option<bool>,
+    /// See [`Tags::sync_priority`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_priority: Option<u32>,
+}
+
+impl MemberSettings {
+    /// The tags with these in their place.
+    pub fn over(&self, announced: &Tags) -> Tags {
+        Tags {
+            nosync: self.nosync.unwrap_or(announced.nosync),
+            sync_priority: self.sync_priority.or(announced.sync_priority),
+            ..announced.clone()
+        }
+    }
+}
+
 /// More confirmations than this are never useful, and a typing error is likelier.
 pub const MOST_CONFIRMATIONS: u32 = 8;
 
@@ -83,6 +106,9 @@ pub struct Settings {
     /// at least two of them, as long as a standby of another zone can confirm.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<MemberName, String>,
+    /// What is set for single members.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<MemberName, MemberSettings>,
     /// In `async`: a standby further behind the primary's last report than this is no candidate.
     /// Unit: bytes. Default 1 MiB, as Patroni's.
     pub maximum_lag_on_failover_bytes: u64,
@@ -107,6 +133,7 @@ impl Default for Settings {
             k: 1,
             k_min: 1,
             zones: BTreeMap::new(),
+            members: BTreeMap::new(),
             maximum_lag_on_failover_bytes: 1024 * 1024,
             seal_patience_ms: 1000,
             probe_limit_ms: 5000,
@@ -138,6 +165,107 @@ impl Settings {
             found.push("probe_limit_ms: a busy disk takes that long (at least 1000)".to_owned());
         }
         found.extend(self.durability().problems_among(members));
+        for (name, own) in &self.members {
+            match members.get(name) {
+                None => found.push(format!(
+                    "members.{name}: there is no member {name} (see `clusterctl list`)"
+                )),
+                Some(MemberKind::Witness) => found.push(format!(
+                    "members.{name}: a witness confirms nothing (a member with a PostgreSQL)"
+                )),
+                Some(MemberKind::Database) => {}
+            }
+            if own.nosync == Some(true) && own.sync_priority.is_some_and(|priority| priority > 0) {
+                found.push(format!(
+                    "members.{name}.sync_priority: contradicts nosync (keep one)"
+                ));
+            }
+        }
+        found
+    }
+
+    /// What differs, as `key old -> new`, in the order of the document.
+    pub fn differences(&self, next: &Settings) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut differ = |key: String, before: String, after: String| {
+            if before != after {
+                found.push(format!("{key} {before} -> {after}"));
+            }
+        };
+        let word = |word: &str| word.to_owned();
+        differ(
+            "preset".into(),
+            word(self.preset.word()),
+            word(next.preset.word()),
+        );
+        differ(
+            "mode".into(),
+            word(self.mode.word()),
+            word(next.mode.word()),
+        );
+        differ("k".into(), self.k.to_string(), next.k.to_string());
+        differ(
+            "k_min".into(),
+            self.k_min.to_string(),
+            next.k_min.to_string(),
+        );
+        let zone = |of: &Settings, name: &MemberName| {
+            of.zones
+                .get(name)
+                .map_or_else(|| word("none"), Clone::clone)
+        };
+        let zoned: BTreeSet<&MemberName> = self.zones.keys().chain(next.zones.keys()).collect();
+        for name in zoned {
+            differ(format!("zones.{name}"), zone(self, name), zone(next, name));
+        }
+        let own = |of: &Settings, name: &MemberName| of.members.get(name).copied();
+        let set: BTreeSet<&MemberName> = self.members.keys().chain(next.members.keys()).collect();
+        for name in set {
+            let before = own(self, name).unwrap_or_default();
+            let after = own(next, name).unwrap_or_default();
+            differ(
+                format!("{name} nosync"),
+                shown(before.nosync),
+                shown(after.nosync),
+            );
+            differ(
+                format!("{name} sync_priority"),
+                shown(before.sync_priority),
+                shown(after.sync_priority),
+            );
+        }
+        found
+    }
+
+    /// In words, each way in which `next` confirms less than this; nobody asks for that by mistake.
+    pub fn lowers(&self, next: &Settings) -> Vec<String> {
+        let mut found = Vec::new();
+        match (self.mode, next.mode) {
+            (Mode::Sync | Mode::Strict, Mode::Async) => found.push(
+                "mode async: commits are confirmed by nobody but the primary, and a failover may \
+                 lose the last of them"
+                    .to_owned(),
+            ),
+            (Mode::Strict, Mode::Sync) => found.push(
+                "mode sync: when no standby is left commits are confirmed by nobody, instead of \
+                 waiting"
+                    .to_owned(),
+            ),
+            (Mode::Async, _) | (Mode::Sync, Mode::Sync | Mode::Strict) | (_, Mode::Strict) => {}
+        }
+        if next.mode != Mode::Async && next.wanted_k() < self.wanted_k() {
+            found.push(format!(
+                "k {}: {} confirmed a commit before",
+                next.wanted_k(),
+                self.wanted_k()
+            ));
+        }
+        if next.mode == Mode::Strict && self.mode == Mode::Strict && next.k_min < self.k_min {
+            found.push(format!(
+                "k_min {}: writes waited below {} before",
+                next.k_min, self.k_min
+            ));
+        }
         found
     }
 
@@ -225,6 +353,10 @@ impl Durability {
         }
         found
     }
+}
+
+fn shown<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "as announced".to_owned(), |value| value.to_string())
 }
 
 /// Defaults are not stored: a member of a version that has no such key still reads the others.

@@ -9,7 +9,7 @@ use super::epoch::{Epoch, Generation};
 use super::ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
 use super::ledger::Ledger;
 use super::lsn::Lsn;
-use super::member::{Member, MemberKind};
+use super::member::{Member, MemberKind, Tags};
 use super::request::Request;
 use super::rule::Rule;
 use super::settings::Settings;
@@ -173,6 +173,14 @@ impl ClusterState {
         self.granted().filter(|reign| reign.fork.is_some())
     }
 
+    /// Who must confirm a commit: the newest rule that is activated. None while nobody is let in.
+    pub fn activated_rule(&self) -> Option<&Rule> {
+        let reign = self.granted().filter(|reign| reign.is_activated)?;
+        // Activation forgets every older rule; proposals stand behind it.
+        let mut live = self.live_rules.iter();
+        live.find(|rule| rule.epoch == reign.epoch)
+    }
+
     /// The member with this Raft id.
     pub fn member_of(&self, node: NodeId) -> Option<(&MemberName, &Member)> {
         self.members.iter().find(|(_, member)| member.node == node)
@@ -191,6 +199,20 @@ impl ClusterState {
         members
             .map(|(name, member)| (name.clone(), member.kind))
             .collect()
+    }
+
+    /// A member's tags as they count: announced by its config file, or set at run time over that.
+    pub fn tags_in_force(&self, name: &MemberName, announced: &Tags) -> Tags {
+        match self.settings.members.get(name) {
+            Some(own) => own.over(announced),
+            None => announced.clone(),
+        }
+    }
+
+    /// A member's effective priority as a sync standby; 0 means never.
+    pub fn sync_priority(&self, name: &MemberName) -> u32 {
+        let member = self.members.get(name);
+        member.map_or(0, |it| self.tags_in_force(name, &it.tags).sync_priority())
     }
 
     /// The open request that moves the primary, if any.

@@ -64,7 +64,7 @@ pub fn primary(senders: Vec<Sender>) -> Primary {
     }
 }
 
-fn report(member: &str, node: u64, postgres: PostgresStatus) -> MemberReport {
+pub fn report(member: &str, node: u64, postgres: PostgresStatus) -> MemberReport {
     MemberReport {
         member: name(member),
         node: NodeId(node),
@@ -94,7 +94,7 @@ fn report(member: &str, node: u64, postgres: PostgresStatus) -> MemberReport {
     }
 }
 
-fn standby(flushed: u64) -> PostgresStatus {
+pub fn standby(flushed: u64) -> PostgresStatus {
     PostgresStatus::Standby(Standby {
         timeline: TimelineId(2),
         received: Some(Lsn(flushed)),
@@ -116,7 +116,7 @@ fn standby(flushed: u64) -> PostgresStatus {
     })
 }
 
-fn seen(member: &str) -> StandbySeen {
+pub fn seen(member: &str) -> StandbySeen {
     StandbySeen {
         member: name(member),
         incarnation: Incarnation(1),
@@ -132,7 +132,7 @@ impl Look {
         Look::at(serving())
     }
 
-    fn at(state: ClusterState) -> Look {
+    pub fn at(state: ClusterState) -> Look {
         let mut reports = BTreeMap::new();
         let senders = vec![sender("b", 1, 200), sender("c", 1, 200)];
         for (node, member) in ["a", "b", "c"].into_iter().enumerate() {
@@ -166,26 +166,26 @@ impl Look {
         }
     }
 
-    fn report(&mut self, member: &str) -> &mut MemberReport {
+    pub fn report(&mut self, member: &str) -> &mut MemberReport {
         let seen = self.reports.get_mut(&name(member)).expect("a member");
         &mut seen.report
     }
 
-    fn sync(&mut self) -> &mut SyncReport {
+    pub fn sync(&mut self) -> &mut SyncReport {
         self.report("a").sync.as_mut().expect("of the primary")
     }
 
-    fn of(&mut self, member: &str) -> &mut StandbySeen {
+    pub fn of(&mut self, member: &str) -> &mut StandbySeen {
         let mut all = self.sync().standbys.iter_mut();
         all.find(|it| it.member == name(member)).expect("a standby")
     }
 
-    fn late(&mut self, member: &str, ms: u64) -> &mut Look {
+    pub fn late(&mut self, member: &str, ms: u64) -> &mut Look {
         self.of(member).late_for_ms = Some(ms);
         self
     }
 
-    fn silent(&mut self, member: &str) -> &mut Look {
+    pub fn silent(&mut self, member: &str) -> &mut Look {
         let seen = self.reports.get_mut(&name(member)).expect("a member");
         seen.age = Duration::from_secs(5);
         self
@@ -209,11 +209,17 @@ impl Look {
         (verdict.verdict, code)
     }
 
-    fn passes(&self) -> bool {
+    /// One of the other questions about the same look.
+    pub fn asked<T>(&self, voters: &[NodeId], ask: impl FnOnce(&ClusterView) -> T) -> T {
+        let view = ClusterView::settled(NodeId(1), &self.state, &self.reports, voters, &self.ages);
+        ask(&view)
+    }
+
+    pub fn passes(&self) -> bool {
         self.verdict() == (Verdict::Pass, "all-well")
     }
 
-    fn proposes(&self, wanted: &Rule, reason: &str) {
+    pub fn proposes(&self, wanted: &Rule, reason: &str) {
         let (verdict, code) = self.verdict();
         let Verdict::Propose(command, _) = verdict else {
             panic!("{verdict:?}");
@@ -227,7 +233,7 @@ impl Look {
         assert_eq!(code, reason);
     }
 
-    fn settings(&mut self, mode: Mode, k: u32, k_min: u32, zones: &[(&str, &str)]) {
+    pub fn settings(&mut self, mode: Mode, k: u32, k_min: u32, zones: &[(&str, &str)]) {
         let zones = zones
             .iter()
             .map(|(it, zone)| (name(it), (*zone).to_owned()));
@@ -240,7 +246,7 @@ impl Look {
         done(&mut self.state, Command::SetDurability(Box::new(wanted)));
     }
 
-    fn tag(&mut self, member: &str, tags: Tags) {
+    pub fn tag(&mut self, member: &str, tags: Tags) {
         self.report(member).tags = tags.clone();
         self.state
             .members
@@ -249,7 +255,7 @@ impl Look {
             .tags = tags;
     }
 
-    fn sealed(&mut self, member: &str, end: u64) {
+    pub fn sealed(&mut self, member: &str, end: u64) {
         let seal: SealReport = seal(member, 2, end);
         self.report(member).seal = Some(seal);
     }

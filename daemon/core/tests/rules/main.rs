@@ -2,5 +2,7 @@
 
 mod cluster;
 mod commands;
+mod confirming;
 mod decisions;
 mod setter;
+mod settings;

@@ -441,6 +441,7 @@ impl Check<'_> {
             k: table.k,
             k_min: table.k_min,
             zones,
+            members: BTreeMap::new(),
             maximum_lag_on_failover_bytes: self.bytes(lag, &table.maximum_lag_on_failover),
             seal_patience_ms: milliseconds(
                 self.duration("settings.seal_patience", &table.seal_patience),
