@@ -123,6 +123,8 @@ pub enum Command {
     Resume(Change),
     /// Takes an open request back
     Cancel(Cancel),
+    /// What the whole cluster shares: durability mode, confirmations, zones, times
+    Settings(Settings),
     /// Members as Raft knows them, and their replacement
     Members(Members),
     /// Waits until the cluster is as wanted
@@ -262,6 +264,52 @@ pub struct Cancel {
     /// Why; goes into the history
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+}
+
+/// `settings`.
+#[derive(Clone, Debug, Args)]
+pub struct Settings {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SettingsCommand,
+}
+
+/// What to do with settings.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SettingsCommand {
+    /// All settings, and who confirms commits before whom
+    Show,
+    /// Changes settings: all that are named, or none
+    #[command(after_help = SETTINGS_KEYS)]
+    Set(SetSettings),
+    /// Who changed what, when and why
+    History,
+}
+
+const SETTINGS_KEYS: &str = "\
+Keys:
+  mode           who must confirm a commit: sync (k standbys, or as many as there are),
+                 strict (never fewer than k_min, without them writes wait), async (nobody)
+  k              how many standbys confirm a commit, 1 to 8
+  k_min          in strict: never fewer than so many
+  preset         times of lease and Raft: fast, lan, wan
+  zones.MEMBER   the failure domain of a member; empty takes it away
+With --member, over what the member's config file says (empty: as the file says):
+  nosync         true: no commit waits for it
+  sync_priority  higher confirms first; 0 is the same as nosync";
+
+/// `settings set`.
+#[derive(Clone, Debug, Args)]
+pub struct SetSettings {
+    /// What becomes what
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    pub assignments: Vec<String>,
+    /// For this member only
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
 }
 
 /// `members`.

@@ -21,6 +21,7 @@ pub struct StatusView {
     pub primary: Option<String>,
     pub lease_left_ms: Option<u64>,
     pub lease_ms: u64,
+    pub fence_in_ms: Option<u64>,
     pub preset: String,
     pub mode: String,
     pub maximum_lag_on_failover_bytes: u64,
@@ -39,6 +40,67 @@ pub struct StatusView {
     pub applied_index: u64,
     pub initializer: Option<String>,
     pub last_failover_ms: Option<u64>,
+    pub confirming: ConfirmingView,
+    pub blocked: Option<BlockedView>,
+}
+
+/// How commits are confirmed now.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct ConfirmingView {
+    pub wanted_k: u32,
+    pub in_force: Option<RuleView>,
+    pub is_proven: bool,
+    pub proposed: Option<u64>,
+    pub members: Vec<String>,
+    pub writes_wait: bool,
+    pub survivable_standbys: Option<u32>,
+    pub survivable_with_primary: Option<u32>,
+    pub survivable_standbys_text: String,
+    pub survivable_with_primary_text: String,
+}
+
+/// Why nobody is promoted.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct BlockedView {
+    pub missing: Vec<MissingView>,
+    pub at_risk: String,
+    pub to: Option<String>,
+    pub command: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct MissingView {
+    pub member: String,
+    pub silent_ms: Option<u64>,
+}
+
+/// `GetSettings`, for people and programs.
+#[derive(Clone, Debug, Default, Serialize)]
+#[allow(missing_docs)]
+pub struct SettingsView {
+    pub mode: String,
+    pub k: u32,
+    pub k_min: u32,
+    pub preset: String,
+    pub zones: BTreeMap<String, String>,
+    pub maximum_lag_on_failover_bytes: u64,
+    pub seal_patience_ms: u64,
+    pub probe_limit_ms: u64,
+    pub keep_standby_sessions: bool,
+    pub parameters: BTreeMap<String, String>,
+    pub members: Vec<SyncPriorityView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct SyncPriorityView {
+    pub member: String,
+    pub priority: u32,
+    pub nosync_set: Option<bool>,
+    pub sync_priority_set: Option<u32>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -93,6 +155,11 @@ pub struct MemberView {
     pub not_promotable: Vec<String>,
     pub verdict: String,
     pub free_bytes: Option<u64>,
+    pub confirms: bool,
+    pub why_not_confirming: Option<String>,
+    pub receive_delay_ms: Option<u64>,
+    pub commit_overrides: Vec<String>,
+    pub cancelled_waits: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -215,6 +282,7 @@ impl From<&v1::Status> for StatusView {
             primary: some(&status.primary),
             lease_left_ms: status.lease_left_ms,
             lease_ms: status.lease_ms,
+            fence_in_ms: status.fence_in_ms,
             preset: status.preset.clone(),
             mode: status.mode.clone(),
             maximum_lag_on_failover_bytes: status.maximum_lag_on_failover_bytes,
@@ -240,6 +308,86 @@ impl From<&v1::Status> for StatusView {
             applied_index: status.applied_index,
             initializer: some(&status.initializer),
             last_failover_ms: status.last_failover_ms,
+            confirming: status
+                .confirming
+                .as_ref()
+                .map(ConfirmingView::from)
+                .unwrap_or_default(),
+            blocked: status.blocked.as_ref().map(BlockedView::from),
+        }
+    }
+}
+
+impl From<&v1::Confirming> for ConfirmingView {
+    fn from(found: &v1::Confirming) -> Self {
+        Self {
+            wanted_k: found.wanted_k,
+            in_force: found.in_force.as_ref().map(RuleView::from),
+            is_proven: found.is_proven,
+            proposed: found.proposed,
+            members: found.members.clone(),
+            writes_wait: found.writes_wait,
+            survivable_standbys: found.survivable_standbys,
+            survivable_with_primary: found.survivable_with_primary,
+            survivable_standbys_text: found.survivable_standbys_text.clone(),
+            survivable_with_primary_text: found.survivable_with_primary_text.clone(),
+        }
+    }
+}
+
+impl From<&v1::Blocked> for BlockedView {
+    fn from(found: &v1::Blocked) -> Self {
+        let missing = found.missing.iter().map(|one| MissingView {
+            member: one.member.clone(),
+            silent_ms: one.silent_ms,
+        });
+        Self {
+            missing: missing.collect(),
+            at_risk: found.at_risk.clone(),
+            to: some(&found.to),
+            command: some(&found.command),
+        }
+    }
+}
+
+impl From<&v1::SettingsReply> for SettingsView {
+    fn from(reply: &v1::SettingsReply) -> Self {
+        let settings = reply.settings.clone().unwrap_or_default();
+        let own = |name: &str| settings.members.get(name).copied().unwrap_or_default();
+        let members = reply.priorities.iter().map(|one| SyncPriorityView {
+            member: one.member.clone(),
+            priority: one.priority,
+            nosync_set: own(&one.member).nosync,
+            sync_priority_set: own(&one.member).sync_priority,
+        });
+        Self {
+            members: members.collect(),
+            mode: settings.mode.clone(),
+            k: settings.k,
+            k_min: settings.k_min,
+            preset: settings.preset.clone(),
+            zones: settings.zones.clone().into_iter().collect(),
+            maximum_lag_on_failover_bytes: settings.maximum_lag_on_failover_bytes,
+            seal_patience_ms: settings.seal_patience_ms,
+            probe_limit_ms: settings.probe_limit_ms,
+            keep_standby_sessions: settings.keep_standby_sessions,
+            parameters: settings.parameters.clone().into_iter().collect(),
+        }
+    }
+}
+
+impl SyncPriorityView {
+    /// What was set at run time, in brackets; empty when nothing was.
+    pub fn set_text(&self) -> String {
+        let nosync = self.nosync_set.map(|it| format!("nosync={it}"));
+        let priority = self
+            .sync_priority_set
+            .map(|it| format!("sync_priority={it}"));
+        let set: Vec<String> = nosync.into_iter().chain(priority).collect();
+        if set.is_empty() {
+            String::new()
+        } else {
+            format!(" [set: {}]", set.join(", "))
         }
     }
 }
@@ -307,6 +455,11 @@ impl MemberView {
             not_promotable: member.not_promotable.clone(),
             verdict: member.verdict.clone(),
             free_bytes: member.free_bytes,
+            confirms: member.confirms,
+            why_not_confirming: some(&member.why_not_confirming),
+            receive_delay_ms: member.receive_delay_ms,
+            commit_overrides: member.commit_overrides.clone(),
+            cancelled_waits: member.cancelled_waits,
         }
     }
 
@@ -351,6 +504,9 @@ fn tags(tags: Option<&v1::Tags>) -> BTreeMap<String, String> {
     }
     if let Some(priority) = tags.failover_priority.filter(|priority| *priority != 1) {
         found.insert("failover_priority".to_owned(), priority.to_string());
+    }
+    if let Some(priority) = tags.sync_priority.filter(|priority| *priority != 1) {
+        found.insert("sync_priority".to_owned(), priority.to_string());
     }
     found
 }

@@ -99,6 +99,35 @@ impl Admin for Fake {
         Ok(Response::new(v1::Version::default()))
     }
 
+    async fn get_settings(
+        &self,
+        _: Request<v1::GetSettingsRequest>,
+    ) -> Result<Response<v1::SettingsReply>, Status> {
+        Ok(Response::new(v1::SettingsReply::default()))
+    }
+
+    async fn change_settings(
+        &self,
+        request: Request<v1::ChangeSettingsRequest>,
+    ) -> Result<Response<v1::ChangeSettingsReply>, Status> {
+        let bearer = token(&request);
+        let asked = request.into_inner();
+        let is_lower = asked.assignments.iter().any(|one| one.value == "async");
+        let what = format!("{} dry_run={}", asked.by, asked.dry_run);
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push((what, bearer));
+        Ok(Response::new(v1::ChangeSettingsReply {
+            changes: vec!["mode changes".to_owned()],
+            lowers: is_lower
+                .then(|| "mode async: nobody confirms".to_owned())
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        }))
+    }
+
     async fn local_may_restart(
         &self,
         _: Request<v1::LocalMayRestartRequest>,
@@ -390,6 +419,38 @@ async fn a_dry_run_asks_nothing_of_the_operator_and_shows_the_notes() {
         text.contains("1 prepared transaction") && text.contains("Nothing was changed"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn settings_that_lower_durability_need_a_yes_and_others_do_not() {
+    let fake = Fake::default();
+    let address = serve(fake.clone()).await;
+    let set = async |words: &[&str]| {
+        let all = [&["settings", "set"], words].concat();
+        clusterctl(&[address], Some("right"), &all).await
+    };
+    let lower = set(&["mode=async"]).await;
+    assert_eq!(lower.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&lower.stderr).into_owned();
+    assert!(why.contains("--yes"), "{why}");
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 1, "only a dry run was sent: {asked:?}");
+    assert!(asked[0].0.ends_with("dry_run=true"), "{asked:?}");
+
+    let sure = set(&["mode=async", "--yes", "--reason", "cheap disks"]).await;
+    assert_eq!(sure.status.code(), Some(0));
+    let asked = fake.asked();
+    let (what, token) = asked.last().expect("asked");
+    assert!(what.ends_with(": cheap disks dry_run=false"), "{what}");
+    assert_eq!(token, "Bearer right");
+
+    let higher = set(&["mode=sync"]).await;
+    assert_eq!(higher.status.code(), Some(0));
+    let out = String::from_utf8_lossy(&higher.stdout).into_owned();
+    assert!(out.starts_with("Changed:\n  mode changes\n"), "{out}");
+    let wrong = set(&["mode"]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert_eq!(fake.asked().len(), 4, "nothing was sent for that");
 }
 
 #[tokio::test]

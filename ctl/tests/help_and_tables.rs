@@ -5,10 +5,10 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use cluster_proto::v1;
-use clusterctl::args::{Arguments, Format, Wait};
-use clusterctl::commands::{explain, history, list, members, requests, status, wait};
+use clusterctl::args::{Arguments, Change, Format, SetSettings, Wait};
+use clusterctl::commands::{explain, history, list, members, requests, settings, status, wait};
 use clusterctl::output::{Paint, Report};
-use clusterctl::view::StatusView;
+use clusterctl::view::{SettingsView, StatusView};
 
 /// 2026-11-22 00:00:00 UTC.
 const NOW: u64 = 1_795_305_600_000;
@@ -148,8 +148,97 @@ fn calm() -> v1::Status {
         applied_index: 99,
         maximum_lag_on_failover_bytes: 1 << 20,
         last_failover_ms: Some(3_100),
+        fence_in_ms: Some(2_360),
+        confirming: Some(v1::Confirming {
+            in_force: Some(rule(9, 0, &[])),
+            survivable_standbys: Some(1),
+            survivable_standbys_text: "1 standby may be lost and writes go on".to_owned(),
+            survivable_with_primary_text: "a failover may lose acknowledged writes (mode async)"
+                .to_owned(),
+            ..Default::default()
+        }),
+        rules: vec![rule(9, 0, &[])],
         ..Default::default()
     }
+}
+
+fn rule(id: u64, k: u32, members: &[&str]) -> v1::Rule {
+    v1::Rule {
+        id,
+        epoch: 4,
+        k,
+        members: members.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+/// Mode sync; n2 confirms, n3 is about to join and says why it does not yet.
+fn in_sync() -> v1::Status {
+    let mut status = calm();
+    status.mode = "sync".to_owned();
+    status.rules = vec![rule(9, 1, &["n2"]), rule(10, 1, &["n2", "n3"])];
+    status.members[0].commit_overrides =
+        vec!["role report sets synchronous_commit to off".to_owned()];
+    status.members[0].cancelled_waits = 2;
+    status.members[1].role = v1::Role::SyncStandby.into();
+    status.members[1].confirms = true;
+    status.members[1].receive_delay_ms = Some(0);
+    let joining = &mut status.members[2];
+    joining.receive_lag_bytes = Some(3 << 20);
+    joining.receive_delay_ms = Some(420);
+    joining.replay_delay_ms = Some(1_300);
+    joining.why_not_confirming = "rule 10 names it, proposed and not activated yet".to_owned();
+    status.confirming = Some(v1::Confirming {
+        wanted_k: 1,
+        in_force: Some(rule(9, 1, &["n2"])),
+        is_proven: true,
+        proposed: Some(10),
+        members: vec!["n2".to_owned()],
+        survivable_standbys: Some(0),
+        survivable_with_primary: Some(0),
+        survivable_standbys_text: "no standby may be lost, or writes wait".to_owned(),
+        survivable_with_primary_text:
+            "the primary may be lost, no standby with it, without losing an acknowledged write"
+                .to_owned(),
+        ..Default::default()
+    });
+    status
+}
+
+/// Mode sync, and the primary is gone with a standby: nobody may be promoted.
+fn two_lost() -> v1::Status {
+    let mut status = in_sync();
+    status.primary = String::new();
+    status.lease_left_ms = None;
+    status.fence_in_ms = None;
+    status.rules = vec![rule(10, 1, &["n2", "n3"])];
+    if let Some(reign) = &mut status.reign {
+        reign.phase = "revoked".to_owned();
+        reign.ended_because = Some("primary-silent".to_owned());
+    }
+    for lost in [0, 1] {
+        status.members[lost].state = "unknown".to_owned();
+        status.members[lost].report_age_ms = Some(8_400);
+        status.members[lost].confirms = false;
+    }
+    for member in &mut status.members[..3] {
+        member.why_not_confirming = "there is no primary".to_owned();
+    }
+    status.confirming = Some(v1::Confirming {
+        wanted_k: 1,
+        ..Default::default()
+    });
+    let missing = |member: &str, silent_ms| v1::blocked::Missing {
+        member: member.to_owned(),
+        silent_ms,
+    };
+    status.blocked = Some(v1::Blocked {
+        missing: vec![missing("n1", Some(8_400)), missing("n2", None)],
+        at_risk: "writes acknowledged behind 3/1000 of epoch 4, which only n1, n2 may have"
+            .to_owned(),
+        to: "n3".to_owned(),
+        command: "clusterctl failover --to n3 --reason \"…\"".to_owned(),
+    });
+    status
 }
 
 /// The primary is gone, a switchover failed before, it is paused, a standby is being cloned.
@@ -157,6 +246,8 @@ fn bad_night() -> v1::Status {
     let mut status = calm();
     status.primary = String::new();
     status.lease_left_ms = None;
+    status.fence_in_ms = None;
+    status.confirming = None;
     status.voters_up = 3;
     status.failure_tolerance = "one more voter lost and writes stop".to_owned();
     status.pause = Some(v1::PauseStatus {
@@ -312,6 +403,100 @@ fn status_on_a_bad_night() {
     let view = StatusView::from(&bad_night());
     let report = status::render(&view, None, NOW, Paint::plain());
     assert_golden("status_bad_night.txt", &report.human);
+}
+
+#[test]
+fn status_in_mode_sync_says_who_confirms_and_why_the_others_do_not() {
+    let view = StatusView::from(&in_sync());
+    let report = status::render(&view, None, NOW, Paint::plain());
+    assert_golden("status_sync.txt", &report.human);
+    let mut waits = in_sync();
+    waits.members[1].confirms = false;
+    waits.members[1].why_not_confirming = "has confirmed nothing for 1.2 s".to_owned();
+    if let Some(found) = &mut waits.confirming {
+        found.members.clear();
+        found.writes_wait = true;
+    }
+    let text = status::render(&StatusView::from(&waits), None, NOW, Paint::plain()).human;
+    assert!(text.contains("nobody confirms: WRITES WAIT"), "{text}");
+    assert!(
+        text.contains("does not confirm: has confirmed nothing for 1.2 s"),
+        "{text}"
+    );
+}
+
+#[test]
+fn status_says_what_is_missing_and_how_to_go_on_when_nobody_may_be_promoted() {
+    let view = StatusView::from(&two_lost());
+    let report = status::render(&view, None, NOW, Paint::plain());
+    assert_golden("status_two_lost.txt", &report.human);
+}
+
+#[test]
+fn settings_in_every_format() {
+    let own = v1::MemberSettings {
+        nosync: Some(true),
+        sync_priority: None,
+    };
+    let priority = |member: &str, priority, is_set| v1::SyncPriority {
+        member: member.to_owned(),
+        priority,
+        is_set,
+    };
+    let reply = v1::SettingsReply {
+        settings: Some(v1::Settings {
+            preset: "lan".to_owned(),
+            mode: "sync".to_owned(),
+            k: 2,
+            k_min: 1,
+            zones: [("n1".to_owned(), "east".to_owned())].into(),
+            members: [("n3".to_owned(), own)].into(),
+            maximum_lag_on_failover_bytes: 1 << 20,
+            seal_patience_ms: 1000,
+            probe_limit_ms: 5000,
+            keep_standby_sessions: false,
+            parameters: [("work_mem".to_owned(), "8MB".to_owned())].into(),
+        }),
+        priorities: vec![
+            priority("n1", 1, false),
+            priority("n2", 3, false),
+            priority("n3", 0, true),
+        ],
+    };
+    let report = settings::render(&SettingsView::from(&reply), Paint::plain());
+    assert_golden("settings.txt", &in_every_format(&report));
+    let done = v1::ChangeSettingsReply {
+        changes: vec!["mode sync -> async".to_owned()],
+        lowers: vec!["mode async: commits are confirmed by nobody".to_owned()],
+        notes: vec!["the rules follow one by one".to_owned()],
+        settings: None,
+    };
+    let text = [true, false].map(|dry| in_every_format(&settings::changed(&done, dry)));
+    assert_golden("settings_set.txt", &text.concat());
+}
+
+#[test]
+fn assignments_are_keys_and_values_and_everything_else_is_told_at_once() {
+    let set = |assignments: &[&str]| SetSettings {
+        assignments: assignments.iter().map(|&text| text.to_owned()).collect(),
+        member: Some("n2".to_owned()),
+        change: Change {
+            dry_run: false,
+            reason: None,
+        },
+    };
+    let good = settings::assignments(&set(&["sync_priority=3", "nosync="])).expect("good");
+    let shown: Vec<_> = good
+        .iter()
+        .map(|one| (one.key.as_str(), one.value.as_str(), one.member.as_str()))
+        .collect();
+    assert_eq!(shown, [("sync_priority", "3", "n2"), ("nosync", "", "n2")]);
+    let stop = settings::assignments(&set(&["mode", "=sync", "k=1"])).expect_err("refused");
+    assert_eq!(stop.kind, clusterctl::exit::Kind::Usage);
+    assert_eq!(
+        stop.text,
+        "`mode` is not KEY=VALUE; `=sync` is not KEY=VALUE"
+    );
 }
 
 #[test]

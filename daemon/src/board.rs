@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
-use cluster_core::model::view::Seen;
+use cluster_core::model::view::{ClusterView, Seen};
 use cluster_core::model::{ClusterState, MemberName, MemberReport, NodeId};
 
 /// What this member knows of its Raft group.
@@ -90,6 +90,33 @@ pub trait LeaseView: Send + Sync {
 }
 
 impl Board {
+    /// Asks one of the core's questions about the cluster as this board shows it at `now`.
+    pub fn look<T>(&self, now: Moment, ask: impl FnOnce(&ClusterView) -> T) -> T {
+        let since_merged = now.since(self.merged_at);
+        let told = self.reports.iter().map(|(name, seen)| {
+            let seen = Seen {
+                report: seen.report.clone(),
+                age: seen.age + since_merged,
+            };
+            (name.clone(), seen)
+        });
+        let own = Seen {
+            report: self.own.clone(),
+            age: Duration::ZERO,
+        };
+        let reports = told.chain([(self.me.clone(), own)]).collect();
+        let nothing_asked = BTreeMap::new();
+        let leader = self.raft.leader.unwrap_or(NodeId(0));
+        let voters = &self.raft.voters;
+        ask(&ClusterView::settled(
+            leader,
+            &self.state,
+            &reports,
+            voters,
+            &nothing_asked,
+        ))
+    }
+
     /// Whether this member serves as primary at `now`: lease, activation and a recent answer of
     /// PostgreSQL, all three [G7].
     pub fn serves_as_primary(&self, lease: &dyn LeaseView) -> bool {

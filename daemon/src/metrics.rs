@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use cluster_core::decide;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::{MemberReport, PostgresStatus};
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
@@ -37,6 +38,7 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     let mut sheet = Sheet::new(board);
     patroni(&mut sheet, board, lease, wall);
     own(&mut sheet, board, lease);
+    durability(&mut sheet, board, lease.now());
     members(&mut sheet, board, lease.now());
     sheet.text()
 }
@@ -395,13 +397,92 @@ fn own(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView) {
         "Newest entry applied here.",
         number(board.applied_index),
     );
+    failovers(sheet, board);
+    probes(sheet, &board.own);
+}
+
+/// Commits: who must confirm them, who does, what may be lost now.
+fn durability(sheet: &mut Sheet, board: &Board, now: Moment) {
+    let found = board.look(now, decide::confirming);
+    let mode = board.state.settings.mode.word();
+    sheet.gauges(
+        "clusterd_sync_mode",
+        "1 for the durability mode in the settings.",
+        &["mode"],
+        &[(vec![mode], 1.0)],
+    );
+    sheet.gauge(
+        "clusterd_sync_k_wanted",
+        "Confirmations a commit should have when everybody is there, 0 in mode async.",
+        f64::from(found.wanted_k),
+    );
+    if let Some(rule) = &found.in_force {
+        sheet.gauge(
+            "clusterd_sync_k",
+            "Confirmations a commit needs now.",
+            f64::from(rule.k),
+        );
+        sheet.gauge(
+            "clusterd_sync_rule",
+            "Number of the rule commits go by.",
+            number(rule.id.0),
+        );
+    }
+    let rows: Vec<_> = found
+        .standbys
+        .iter()
+        .map(|it| (vec![it.member.as_str()], f64::from(u8::from(it.confirms))))
+        .collect();
+    sheet.gauge(
+        "clusterd_sync_confirming_standbys",
+        "Standbys that confirm commits now.",
+        number(found.names().count() as u64),
+    );
+    sheet.gauges(
+        "clusterd_sync_confirms",
+        "1 if a standby confirms commits now.",
+        &["member"],
+        &rows,
+    );
+    sheet.flag(
+        "clusterd_sync_writes_wait",
+        "1 while fewer standbys confirm than the rule asks for.",
+        found.writes_wait,
+    );
+    // -1: not even that.
+    let survivable = |count: Option<u32>| count.map_or(-1.0, f64::from);
+    sheet.gauge(
+        "clusterd_sync_survivable_standbys",
+        "Standbys that may be lost at once while writes go on, -1 if writes wait already.",
+        survivable(found.survivable.standbys),
+    );
+    sheet.gauge(
+        "clusterd_sync_survivable_with_primary",
+        "Standbys that may be lost together with the primary without losing an acknowledged write, \
+         -1 if not even the primary alone.",
+        survivable(found.survivable.with_primary),
+    );
     sheet.gauge(
         "clusterd_live_rules",
         "Rules under which an acknowledgement may exist.",
         number(board.state.live_rules.len() as u64),
     );
-    failovers(sheet, board);
-    probes(sheet, &board.own);
+    let health = &board.own.health;
+    sheet.counter(
+        "clusterd_sync_cancelled_waits_total",
+        "Commits on this member whose wait for a confirmation was cancelled.",
+        number(health.cancelled_waits),
+    );
+    sheet.gauge(
+        "clusterd_sync_commit_overrides",
+        "Roles and databases on this member whose commits do not wait as the mode promises.",
+        number(health.commit_overrides.len() as u64),
+    );
+    sheet.counter(
+        "clusterd_sync_rule_changes_total",
+        "Rules made since the cluster was formed.",
+        number(board.state.last_rule.0),
+    );
 }
 
 fn failovers(sheet: &mut Sheet, board: &Board) {

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use cluster_core::change::Command;
 use cluster_core::change::command::COMMAND_VERSION;
+use cluster_core::decide::{Blocked, Confirming};
 use cluster_core::model::member::{Busy, Health, Probe};
 use cluster_core::model::request::Step;
+use cluster_core::model::settings::{MemberSettings, Mode};
 use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
     Addresses, Epoch, Incarnation, MemberName, MemberReport, Phase, Reign, Request, RequestKind,
-    RequestOutcome, Rule, RuleId, Tags,
+    RequestOutcome, Rule, RuleId, Settings, Tags,
 };
 use cluster_proto::v1;
 
@@ -415,7 +417,125 @@ pub fn tags(tags: &Tags) -> v1::Tags {
         noloadbalance: tags.noloadbalance,
         clonefrom: tags.clonefrom,
         nosync: tags.nosync,
+        sync_priority: tags.sync_priority,
         custom: tags.custom.clone().into_iter().collect(),
+    }
+}
+
+/// Settings, encoded.
+pub fn encode_settings(settings: &Settings) -> v1::Settings {
+    // Every field by name: a new one is an error here, not a field that never arrives.
+    let Settings {
+        preset,
+        mode,
+        k,
+        k_min,
+        zones,
+        members,
+        maximum_lag_on_failover_bytes,
+        seal_patience_ms,
+        probe_limit_ms,
+        keep_standby_sessions,
+        parameters,
+    } = settings.clone();
+    let text = |(name, zone): (MemberName, String)| (name.to_string(), zone);
+    let own = |(name, own): (MemberName, MemberSettings)| {
+        let MemberSettings {
+            nosync,
+            sync_priority,
+        } = own;
+        let own = v1::MemberSettings {
+            nosync,
+            sync_priority,
+        };
+        (name.to_string(), own)
+    };
+    v1::Settings {
+        preset: preset.word().to_owned(),
+        mode: mode.word().to_owned(),
+        k,
+        k_min,
+        zones: zones.into_iter().map(text).collect(),
+        members: members.into_iter().map(own).collect(),
+        maximum_lag_on_failover_bytes,
+        seal_patience_ms,
+        probe_limit_ms,
+        keep_standby_sessions,
+        parameters: parameters.into_iter().collect(),
+    }
+}
+
+/// Settings, decoded.
+///
+/// # Errors
+/// A name or word that cannot be.
+pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
+    let mut zones = BTreeMap::new();
+    for (name, zone) in settings.zones {
+        zones.insert(member_name("zones", &name)?, zone);
+    }
+    let mut members = BTreeMap::new();
+    for (name, own) in settings.members {
+        let v1::MemberSettings {
+            nosync,
+            sync_priority,
+        } = own;
+        let own = MemberSettings {
+            nosync,
+            sync_priority,
+        };
+        members.insert(member_name("members", &name)?, own);
+    }
+    Ok(Settings {
+        preset: settings
+            .preset
+            .parse()
+            .map_err(|why: String| bad("preset", why))?,
+        mode: settings
+            .mode
+            .parse()
+            .map_err(|why: String| bad("mode", why))?,
+        k: settings.k,
+        k_min: settings.k_min,
+        zones,
+        members,
+        maximum_lag_on_failover_bytes: settings.maximum_lag_on_failover_bytes,
+        seal_patience_ms: settings.seal_patience_ms,
+        probe_limit_ms: settings.probe_limit_ms,
+        keep_standby_sessions: settings.keep_standby_sessions,
+        parameters: settings.parameters.into_iter().collect(),
+    })
+}
+
+/// How commits are confirmed, encoded.
+pub fn confirming(found: &Confirming, mode: Mode) -> v1::Confirming {
+    let [standbys, with_primary] = found.survivable.sentences(mode);
+    v1::Confirming {
+        wanted_k: found.wanted_k,
+        in_force: found.in_force.as_ref().map(rule),
+        is_proven: found.is_proven,
+        proposed: found.proposed.map(|id| id.0),
+        members: found.names().map(ToString::to_string).collect(),
+        writes_wait: found.writes_wait,
+        survivable_standbys: found.survivable.standbys,
+        survivable_with_primary: found.survivable.with_primary,
+        survivable_standbys_text: standbys,
+        survivable_with_primary_text: with_primary,
+    }
+}
+
+/// Why nobody is promoted, encoded.
+pub fn blocked(found: &Blocked) -> v1::Blocked {
+    let missing = found.missing.iter();
+    let missing = missing.map(|(member, silent)| v1::blocked::Missing {
+        member: member.to_string(),
+        silent_ms: silent.map(millis),
+    });
+    v1::Blocked {
+        missing: missing.collect(),
+        at_risk: found.at_risk.clone(),
+        to: name_or_empty(found.to.as_ref()),
+        command: found.command().unwrap_or_default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Round trips: what is decoded is what was encoded.
 
+use cluster_core::model::confirmation::{Proven, StandbySeen, SyncReport};
+use cluster_core::model::lease::Preset;
 use cluster_core::model::postgres::{Receiver, Standby};
 use cluster_core::model::{Lsn, NodeId, PostgresStatus, TimelineId};
 
@@ -62,7 +64,27 @@ fn report(name: &str) -> MemberReport {
 
 #[test]
 fn a_report_is_read_back_as_it_was_written() {
-    let before = report("a");
+    let before = MemberReport {
+        sync: Some(SyncReport {
+            epoch: Epoch(4),
+            started_unix_ms: 1_795_304_000_000,
+            given: RuleId(9),
+            proven: Some(Proven {
+                rule: RuleId(8),
+                x: Lsn(0x16_B374_D848),
+            }),
+            unusable: Some(RuleId(9)),
+            standbys: vec![StandbySeen {
+                member: "b".parse().expect("name"),
+                incarnation: Incarnation(0xc0ffee),
+                is_connected: true,
+                proven_for_ms: Some(31_000),
+                late_for_ms: Some(400),
+                has_failed: true,
+            }],
+        }),
+        ..report("a")
+    };
     assert_eq!(
         decode_report(Some(&encode_report(&before))).expect("decoded"),
         before
@@ -181,4 +203,52 @@ fn a_command_of_another_version_is_refused() {
         decode_command(version + 1, &body),
         Err(Error::Version { .. })
     ));
+}
+
+#[test]
+fn settings_are_read_back_as_they_were_written() {
+    let name = |text: &str| text.parse::<MemberName>().expect("name");
+    let own = MemberSettings {
+        nosync: Some(false),
+        sync_priority: Some(3),
+    };
+    let before = Settings {
+        preset: Preset::Wan,
+        mode: Mode::Strict,
+        k: 3,
+        k_min: 2,
+        zones: BTreeMap::from([(name("a"), "east".to_owned())]),
+        members: BTreeMap::from([(name("b"), own)]),
+        maximum_lag_on_failover_bytes: 5,
+        seal_patience_ms: 6,
+        probe_limit_ms: 7,
+        keep_standby_sessions: true,
+        parameters: BTreeMap::from([("work_mem".to_owned(), "8MB".to_owned())]),
+    };
+    let encoded = encode_settings(&before);
+    assert_eq!(decode_settings(encoded.clone()).expect("decoded"), before);
+    let strange = v1::Settings {
+        mode: "quorum".to_owned(),
+        ..encoded
+    };
+    assert!(decode_settings(strange).is_err());
+}
+
+#[test]
+fn no_tag_is_lost_on_the_way() {
+    let sent = tags(&Tags {
+        nofailover: true,
+        failover_priority: Some(2),
+        noloadbalance: true,
+        clonefrom: true,
+        nosync: true,
+        sync_priority: Some(7),
+        custom: BTreeMap::from([("zone".into(), "a".into())]),
+    });
+    assert!(sent.nofailover && sent.noloadbalance && sent.clonefrom && sent.nosync);
+    assert_eq!(
+        (sent.failover_priority, sent.sync_priority),
+        (Some(2), Some(7))
+    );
+    assert_eq!(sent.custom.len(), 1);
 }

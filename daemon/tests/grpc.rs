@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::change::{Command, Rejected};
+use cluster_core::model::member::SealReport;
 use cluster_core::model::{
-    ClusterId, Epoch, Generation, Incarnation, MemberName, RequestKind, RuleId,
+    ClusterId, Epoch, Generation, Incarnation, Lsn, MemberName, RequestKind, RuleId, TimelineId,
 };
 use cluster_proto::v1;
 use cluster_proto::v1::admin_client::AdminClient;
@@ -219,6 +220,228 @@ async fn status_tells_who_is_what_and_how_much_may_fail() {
 }
 
 #[tokio::test]
+async fn status_tells_who_confirms_commits_and_what_may_be_lost() {
+    let world = World::new(in_sync(board("a", primary())));
+    let running = serve(&world, None, None).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let mut ask = async || {
+        let answer = client.get_status(v1::GetStatusRequest {}).await;
+        answer.expect("open").into_inner()
+    };
+    let status = ask().await;
+    assert_eq!(status.mode, "sync");
+    assert_eq!(status.fence_in_ms, Some(1600), "2 s of lease, less K_soft");
+    assert_eq!(status.blocked, None);
+    let found = status.confirming.expect("always told");
+    let rule = found.in_force.expect("a rule");
+    assert_eq!((rule.id, rule.k, found.is_proven), (2, 1, true));
+    assert_eq!(found.members, ["b"]);
+    assert_eq!(
+        (found.survivable_standbys, found.survivable_with_primary),
+        (Some(0), Some(0))
+    );
+    let b = &status.members[1];
+    assert_eq!(b.role(), v1::Role::SyncStandby);
+    assert!(b.confirms && b.why_not_confirming.is_empty());
+    assert_eq!(
+        (b.receive_lag_bytes, b.receive_delay_ms),
+        (Some(0x1_0000), Some(120))
+    );
+    assert_eq!(b.replay_delay_ms, Some(3));
+
+    // A proposal changes nobody's role: it proves nothing.
+    let mut proposed = in_sync(board("a", primary()));
+    let mut state = (*proposed.state).clone();
+    let mut next = state.live_rules[0].clone();
+    next.id.0 = 3;
+    next.k = 0;
+    next.set.clear();
+    state.live_rules.push(next);
+    proposed.state = Arc::new(state);
+    world.show(proposed);
+    let status = ask().await;
+    assert_eq!(status.members[1].role(), v1::Role::SyncStandby);
+    assert_eq!(status.confirming.expect("told").proposed, Some(3));
+    assert_eq!(status.rules.len(), 2);
+
+    let mut late = in_sync(board("a", primary()));
+    let sync = late.own.sync.as_mut().expect("told");
+    sync.standbys[0].late_for_ms = Some(1_500);
+    world.show(late);
+    let status = ask().await;
+    let found = status.confirming.expect("told");
+    assert!(found.writes_wait && found.members.is_empty());
+    assert_eq!(
+        status.members[1].why_not_confirming,
+        "has confirmed nothing for 1.5 s"
+    );
+}
+
+#[tokio::test]
+async fn status_tells_which_members_are_missing_and_how_to_go_on_without_them() {
+    let mut lost = in_sync(board("a", stopped()));
+    let mut state = (*lost.state).clone();
+    let reign = state.reign.as_mut().expect("a reign");
+    (reign.holder, reign.incarnation) = (name("b"), Incarnation(0x62));
+    reign.phase = cluster_core::model::Phase::Revoked;
+    state.ledger.entries[0].member = name("b");
+    state.ledger.entries[0].incarnation = Incarnation(0x62);
+    state.live_rules[0].set.insert(name("c"), Incarnation(0x63));
+    lost.state = Arc::new(state);
+    let mut reports = (*lost.reports).clone();
+    reports.get_mut(&name("b")).expect("b").age = Duration::from_secs(8);
+    lost.reports = Arc::new(reports);
+    lost.own.min_epoch = Epoch(2);
+    lost.own.seal = Some(SealReport {
+        member: name("a"),
+        incarnation: Incarnation(0x61),
+        target: Epoch(2),
+        timeline: TimelineId(2),
+        end: Lsn(0x3ff_0000),
+        is_running: false,
+    });
+    let world = World::new(lost);
+    let running = serve(&world, None, None).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let status = client.get_status(v1::GetStatusRequest {}).await;
+    let status = status.expect("open").into_inner();
+    let blocked = status.blocked.expect("nobody may be promoted");
+    let missing: Vec<_> = blocked
+        .missing
+        .iter()
+        .map(|one| (one.member.as_str(), one.silent_ms))
+        .collect();
+    assert_eq!(missing, [("b", Some(8000)), ("c", None)]);
+    assert_eq!(blocked.command, "clusterctl failover --to a --reason \"…\"");
+    assert!(
+        blocked.at_risk.contains("behind 0/3FF0000"),
+        "{}",
+        blocked.at_risk
+    );
+    assert_eq!(status.fence_in_ms, None);
+}
+
+fn set(assignments: &[(&str, &str, &str)], dry_run: bool) -> v1::ChangeSettingsRequest {
+    let assignments = assignments
+        .iter()
+        .map(|(key, value, member)| v1::Assignment {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+            member: (*member).to_owned(),
+        });
+    v1::ChangeSettingsRequest {
+        assignments: assignments.collect(),
+        by: "tester: why not".to_owned(),
+        dry_run,
+    }
+}
+
+#[tokio::test]
+async fn settings_are_shown_and_changed_as_a_whole() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let wanted = [
+        ("mode", "sync", ""),
+        ("k", "2", ""),
+        ("sync_priority", "4", "b"),
+    ];
+    let would = client
+        .change_settings(with_token(TOKEN, set(&wanted, true)))
+        .await
+        .expect("would be taken")
+        .into_inner();
+    let changes = [
+        "mode async -> sync",
+        "k 1 -> 2",
+        "b sync_priority as announced -> 4",
+    ];
+    assert_eq!(would.changes, changes);
+    assert_eq!(would.lowers, Vec::<String>::new());
+    assert!(
+        would
+            .notes
+            .iter()
+            .any(|it| it.contains("2 should confirm and 1 could now")),
+        "{:?}",
+        would.notes
+    );
+    assert!(
+        lock(&world.proposed).is_empty(),
+        "a dry run changes nothing"
+    );
+    let done = client
+        .change_settings(with_token(TOKEN, set(&wanted, false)))
+        .await
+        .expect("taken")
+        .into_inner();
+    assert_eq!(done.changes, changes);
+    assert!(matches!(
+        lock(&world.proposed).last(),
+        Some(Command::ChangeSettings { by, .. }) if by == "tester: why not"
+    ));
+    let shown = client.get_settings(v1::GetSettingsRequest {}).await;
+    let shown = shown.expect("open to everybody").into_inner();
+    let settings = shown.settings.expect("the document");
+    assert_eq!((settings.mode.as_str(), settings.k), ("sync", 2));
+    let priorities: Vec<_> = shown
+        .priorities
+        .iter()
+        .map(|one| (one.member.as_str(), one.priority, one.is_set))
+        .collect();
+    assert_eq!(priorities, [("a", 1, false), ("b", 4, true)]);
+
+    let lower = client
+        .change_settings(with_token(TOKEN, set(&[("mode", "async", "")], true)))
+        .await
+        .expect("would be taken")
+        .into_inner();
+    assert_eq!(lower.lowers.len(), 1, "{:?}", lower.lowers);
+}
+
+#[tokio::test]
+async fn every_problem_of_a_change_of_settings_is_told_at_once() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let bad = [
+        ("colour", "red", ""),
+        ("mode", "quorum", ""),
+        ("k", "9", ""),
+        ("zones.zz", "east", ""),
+        ("nosync", "true", "w"),
+    ];
+    for dry_run in [true, false] {
+        let error = client
+            .change_settings(with_token(TOKEN, set(&bad, dry_run)))
+            .await
+            .expect_err("refused");
+        assert_eq!(error.code(), Code::FailedPrecondition);
+        for part in [
+            "colour: no such key",
+            "sync, strict or async",
+            "at most 8",
+            "no member zz",
+            "a witness confirms nothing",
+        ] {
+            assert!(error.message().contains(part), "{part}: {error}");
+        }
+    }
+    assert!(lock(&world.proposed).is_empty());
+    for (script, code) in [
+        (Script::NoLeader, Code::Unavailable),
+        (Script::Unknown, Code::DeadlineExceeded),
+    ] {
+        *lock(&world.answer) = script;
+        let error = client
+            .change_settings(with_token(TOKEN, set(&[("k", "2", "")], false)))
+            .await
+            .expect_err("not done");
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_switchover_is_streamed_until_it_ends() {
     let world = World::new(board("a", primary()));
     let running = serve(&world, Some(TOKEN), None).await;
@@ -395,12 +618,17 @@ async fn every_change_needs_the_token_and_reads_do_not() {
             .expect_err("wrong")
             .code(),
         client
+            .change_settings(with_token(wrong, set(&[("mode", "sync", "")], true)))
+            .await
+            .expect_err("wrong")
+            .code(),
+        client
             .ask(with_token(wrong, switchover(0)))
             .await
             .expect_err("wrong")
             .code(),
     ];
-    assert_eq!(codes, [Code::PermissionDenied; 7]);
+    assert_eq!(codes, [Code::PermissionDenied; 8]);
     assert!(lock(&world.proposed).is_empty());
 
     client

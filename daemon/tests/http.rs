@@ -74,12 +74,22 @@ async fn get(to: SocketAddr, path: &str) -> Answer {
 }
 
 async fn post(to: SocketAddr, path: &str, token: Option<&str>, body: &str) -> Answer {
+    send_body(to, "POST", path, token, body).await
+}
+
+async fn send_body(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &str,
+) -> Answer {
     let token = token
         .map(|token| format!("Authorization: Bearer {token}\r\n"))
         .unwrap_or_default();
     let length = body.len();
     let text = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}Content-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{token}Content-Length: {length}\r\n\r\n{body}"
     );
     send(to, &text).await
 }
@@ -149,7 +159,6 @@ const HEALTH: &[(&str, &str)] = &[
     ("/read-only-synchronous", "PY"),
     ("/read-only-quorum", "PQ"),
     ("/nonsense", ""),
-    ("/config", ""),
     ("/replica?replication_state=streaming", "RYQ"),
     ("/replica?lag=64kB", "RAYQ"),
     ("/replica?lag=65535", ""),
@@ -162,6 +171,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("/patroni/x", "PLNSRAOTXYQ"),
     ("/cluster", "PLNSRAOTXYQ"),
     ("/history", "PLNSRAOTXYQ"),
+    ("/config", "PLNSRAOTXYQ"),
     ("/metrics", "PLNSRAOTXYQ"),
     ("/liveness", "PLNSRAOTXYQ"),
     ("/readiness", "PROYQ"),
@@ -318,6 +328,120 @@ async fn the_cluster_document_lists_members_as_patroni_does() {
         body["members"][1]["state"], "unknown",
         "not heard for a minute"
     );
+}
+
+#[tokio::test]
+async fn the_cluster_document_tells_who_confirms_commits() {
+    let mut sync = in_sync(board("a", primary()));
+    sync.own.health.cancelled_waits = 3;
+    sync.own.health.commit_overrides = vec!["role app: synchronous_commit = off".to_owned()];
+    let world = World::new(sync);
+    let running = serve(&world, None, None).await;
+    let body = get(running.http, "/cluster").await.json();
+    assert_eq!(body["members"][1]["role"], "sync_standby");
+    let durability = &body["durability"];
+    assert_eq!(durability["mode"], "sync");
+    assert_eq!(durability["k"], 1);
+    assert_eq!(durability["rule"], 2);
+    assert_eq!(durability["confirming"][0], "b");
+    assert_eq!(durability["survivable_with_primary"], 0);
+    let text = get(running.http, "/metrics").await.body;
+    let labels = r#"{name="a",scope="batman"}"#;
+    for line in [
+        format!("clusterd_sync_k_wanted{labels} 1"),
+        format!("clusterd_sync_k{labels} 1"),
+        format!("clusterd_sync_rule{labels} 2"),
+        format!("clusterd_sync_confirming_standbys{labels} 1"),
+        format!("clusterd_sync_writes_wait{labels} 0"),
+        format!("clusterd_sync_survivable_standbys{labels} 0"),
+        format!("clusterd_sync_survivable_with_primary{labels} 0"),
+        format!("clusterd_live_rules{labels} 1"),
+        format!("clusterd_sync_rule_changes_total{labels} 2"),
+        format!("clusterd_sync_cancelled_waits_total{labels} 3"),
+        format!("clusterd_sync_commit_overrides{labels} 1"),
+        r#"clusterd_sync_mode{mode="sync",name="a",scope="batman"} 1"#.to_owned(),
+        r#"clusterd_sync_confirms{member="b",name="a",scope="batman"} 1"#.to_owned(),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+/// A proposal says who may confirm one day; roles and health paths go by what is activated.
+#[tokio::test]
+async fn a_proposed_rule_changes_no_role_before_it_is_activated() {
+    let mut proposed = board("b", standby(true, 0x3ff_0000));
+    let mut state = (*proposed.state).clone();
+    with_rule(&mut state, 1, &[]);
+    let mut next = state.live_rules[0].clone();
+    next.id.0 = 3;
+    next.k = 0;
+    next.set.clear();
+    state.live_rules.push(next);
+    proposed.state = Arc::new(state);
+    let world = World::new(proposed.clone());
+    let running = serve(&world, None, None).await;
+    assert_eq!(get(running.http, "/sync").await.code, 200);
+    assert_eq!(get(running.http, "/async").await.code, 503);
+    let mut state = (*proposed.state).clone();
+    state.live_rules.remove(0);
+    proposed.state = Arc::new(state);
+    world.show(proposed);
+    assert_eq!(get(running.http, "/sync").await.code, 503);
+    assert_eq!(get(running.http, "/async").await.code, 200);
+    let text = get(running.http, "/metrics").await.body;
+    let line = r#"patroni_sync_standby{name="a",scope="batman"} 0"#;
+    assert!(text.lines().any(|found| found == line), "{line}");
+}
+
+#[tokio::test]
+async fn the_settings_are_one_document_that_is_changed_in_parts() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let before = get(running.http, "/config").await;
+    assert_eq!(before.header("content-type"), Some("application/json"));
+    let before = before.json();
+    assert_eq!(
+        (&before["mode"], &before["k"]),
+        (&"async".into(), &1.into())
+    );
+    assert_eq!(before["zones"], serde_json::json!({}));
+    let wanted = r#"{"mode":"sync","k":2,"zones":{"a":"east"},"members":{"b":{"nosync":true}}}"#;
+    let answer = send_body(running.http, "PATCH", "/config", None, wanted).await;
+    assert_eq!(answer.code, 401);
+    let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), wanted).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(answer.json(), get(running.http, "/config").await.json());
+    assert_eq!(answer.json()["members"]["b"]["nosync"], true);
+    assert_eq!(
+        answer.json()["preset"],
+        before["preset"],
+        "not named, not changed"
+    );
+    let wanted = r#"{"zones":{"a":null},"members":{"b":{"nosync":null}}}"#;
+    let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), wanted).await;
+    assert_eq!(answer.json()["zones"], serde_json::json!({}));
+    assert_eq!(answer.json()["members"], serde_json::json!({}));
+
+    let count = lock(&world.proposed).len();
+    let bad = r#"{"mode":"quorum","colour":"red","k":9,"zones":{"zz":"x"}}"#;
+    let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), bad).await;
+    assert_eq!(answer.code, 400);
+    for part in [
+        "sync, strict or async",
+        "colour: no such key",
+        "at most 8",
+        "no member zz",
+    ] {
+        assert!(answer.body.contains(part), "{part}: {}", answer.body);
+    }
+    for bad in ["[]", "{", r#"{"zones":3}"#, r#"{"k":[1]}"#, "{}"] {
+        let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), bad).await;
+        assert_eq!(answer.code, 400, "{bad}: {}", answer.body);
+    }
+    assert_eq!(lock(&world.proposed).len(), count);
+    *lock(&world.answer) = Script::NoLeader;
+    let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), r#"{"k":3}"#).await;
+    assert_eq!(answer.code, 503);
 }
 
 #[tokio::test]

@@ -68,6 +68,55 @@ fn reinit_clones_a_standby_anew() -> Result<()> {
     cluster.finish()
 }
 
+/// The settings are the cluster's: any member takes a change, every member shows it, and an error
+/// through any of them changes nothing.
+#[test]
+fn settings_are_changed_through_any_member() -> Result<()> {
+    let cluster = Wanted::new("settings").preset("fast").start()?;
+    let through = |member: usize, words: &[&str]| {
+        let endpoint = cluster.members[member].grpc();
+        cluster.ctl(&[&["--endpoints", &endpoint], words].concat())
+    };
+    for (member, wanted) in [(0, 2), (1, 3), (2, 4)] {
+        let k = format!("k={wanted}");
+        let why = format!("through {member}");
+        through(member, &["settings", "set", &k, "--yes", "--reason", &why])?;
+        for other in 0..3 {
+            wait_until("the change everywhere", PATIENCE, || {
+                let shown = cluster
+                    .get(other, "/config")
+                    .map_err(|error| error.to_string())?;
+                let found = shown.json()["k"].clone();
+                match found == wanted {
+                    true => Ok(()),
+                    false => Err(format!("k is {found} on {other}")),
+                }
+            })?;
+        }
+        let wrong = through(
+            member,
+            &["settings", "set", "k=5", "k_min=0", "zones.x=east"],
+        );
+        let wrong = wrong
+            .err()
+            .map(|error| format!("{error:#}"))
+            .unwrap_or_default();
+        ensure!(
+            wrong.contains("k_min") && wrong.contains("no member x"),
+            "{wrong}"
+        );
+    }
+    let name = cluster.members[1].name.clone();
+    through(0, &["settings", "set", "nosync=true", "--member", &name])?;
+    let history = cluster.ctl(&["settings", "history", "-o", "tsv"])?;
+    ensure!(history.contains("through 2"), "{history}");
+    ensure!(
+        !history.contains("k=5") && !history.contains("-> 5"),
+        "{history}"
+    );
+    cluster.finish()
+}
+
 #[test]
 fn paused_cluster_promotes_nobody_until_resumed() -> Result<()> {
     let mut cluster = Wanted::new("pause").start()?;

@@ -7,6 +7,7 @@ pub mod local;
 pub mod members;
 pub mod other;
 pub mod requests;
+pub mod settings;
 pub mod status;
 pub mod wait;
 
@@ -123,6 +124,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Pause(change) => requests::pause(&context, &change).await,
         Command::Resume(change) => requests::resume(&context, &change).await,
         Command::Cancel(args) => requests::cancel(&context, &args).await,
+        Command::Settings(args) => settings::run(&context, &args.command).await,
         Command::Members(args) => match args.command {
             MembersCommand::List => {
                 context.write(&members::list(&context.status().await?, context.paint))

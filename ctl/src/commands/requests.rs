@@ -125,7 +125,11 @@ pub fn at_risk(status: &StatusView, to: &str) -> String {
         Some(age) => format!("The primary was last heard {} ago.", length(age)),
         None => "The primary has not been heard.".to_owned(),
     };
-    format!("{lag} {heard} Transactions it does not have are LOST; the loss is recorded.")
+    let blocked = match &status.blocked {
+        Some(blocked) => format!(" At risk: {}.", blocked.at_risk),
+        None => String::new(),
+    };
+    format!("{lag} {heard}{blocked} Transactions it does not have are LOST; the loss is recorded.")
 }
 
 /// `restart`.

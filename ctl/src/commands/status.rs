@@ -48,10 +48,12 @@ pub fn render(status: &StatusView, since: Option<u64>, now: u64, paint: Paint) -
         paint,
     };
     screen.head(status, since, now);
+    screen.blocked(status);
     screen.members(status);
     screen.candidates(status);
     screen.verdicts(status);
     screen.requests(status);
+    screen.unconfirmed(status);
     screen.probes(status);
     screen.not_granted(status);
     let data = serde_json::to_value(status).unwrap_or_default();
@@ -130,8 +132,11 @@ impl Screen {
         }
         let lease = match status.lease_left_ms {
             Some(left) => {
+                let fence = status.fence_in_ms.map_or_else(String::new, |left| {
+                    format!("; without a renewal fenced in {}", length(left))
+                });
                 format!(
-                    "{} of {} left (preset {})",
+                    "{} of {} left (preset {}){fence}",
                     length(left),
                     length(status.lease_ms),
                     status.preset
@@ -144,14 +149,7 @@ impl Screen {
             ),
         };
         self.line("Lease", &lease);
-        let lag = bytes(status.maximum_lag_on_failover_bytes);
-        let durability = match status.mode.as_str() {
-            "async" => format!(
-                "async: commits wait for nobody; an automatic failover may lose up to {lag}"
-            ),
-            mode => mode.to_owned(),
-        };
-        self.line("Durability", &durability);
+        self.durability(status);
         let leader = status.raft_leader.as_deref().unwrap_or("none known");
         self.line(
             "Raft",
@@ -170,6 +168,99 @@ impl Screen {
         self.line("Tolerance", &tolerance);
         if let Some(took) = status.last_failover_ms {
             self.line("Last change", &format!("took {}", length(took)));
+        }
+    }
+
+    /// Who must confirm commits, who does, and what may be lost now.
+    fn durability(&mut self, status: &StatusView) {
+        let found = &status.confirming;
+        let rule = found.in_force.as_ref();
+        let lag = bytes(status.maximum_lag_on_failover_bytes);
+        let mode = status.mode.as_str();
+        let who = |members: &[String]| match members {
+            [] => "nobody".to_owned(),
+            members => members.join(", "),
+        };
+        let mut text = match rule {
+            Some(rule) if rule.k == 0 && mode != "async" => self.paint.warn(&format!(
+                "{mode}, but NOBODY confirms now: no standby is left, and only the primary itself \
+                 could be promoted"
+            )),
+            Some(rule) if rule.k > 0 => {
+                let verb = if found.members.len() > 1 {
+                    "confirm"
+                } else {
+                    "confirms"
+                };
+                let text = format!(
+                    "{mode}: a commit needs {} of {}; {} {verb}",
+                    rule.k,
+                    who(&rule.members),
+                    who(&found.members)
+                );
+                if found.writes_wait {
+                    self.paint.bad(&format!("{text}: WRITES WAIT"))
+                } else {
+                    text
+                }
+            }
+            Some(_) | None if mode == "async" => format!(
+                "async: commits wait for nobody; an automatic failover may lose up to {lag}"
+            ),
+            Some(_) | None => format!("{mode}: there is no primary, so nobody confirms"),
+        };
+        if rule.is_some_and(|rule| rule.k < found.wanted_k && rule.k > 0) {
+            let _ = write!(text, "; {} are wanted", found.wanted_k);
+        }
+        self.line("Durability", &text);
+        let rules = status.rules.iter().map(|rule| {
+            let is_it = found.in_force.as_ref().map(|it| it.id) == Some(rule.id);
+            let stands = match (is_it, found.is_proven, found.proposed == Some(rule.id)) {
+                (true, true, _) => "; proven in force",
+                (true, false, _) => "; in force",
+                (false, _, true) => "; proposed",
+                (false, _, false) => "",
+            };
+            let asks = match rule.k {
+                0 => "nobody has to confirm".to_owned(),
+                k => format!("{k} of {}", who(&rule.members)),
+            };
+            format!("{} of epoch {} ({asks}{stands})", rule.id, rule.epoch)
+        });
+        let rules: Vec<String> = rules.collect();
+        if !rules.is_empty() {
+            self.line("Live rules", &rules.join("; "));
+        }
+        if rule.is_some() && !found.survivable_standbys_text.is_empty() {
+            self.line("Losses now", &found.survivable_standbys_text);
+            let text = &found.survivable_with_primary_text;
+            let text = match found.survivable_with_primary {
+                Some(_) => text.clone(),
+                None => self.paint.warn(text),
+            };
+            self.line("", &text);
+        }
+    }
+
+    /// Which members are missing, what may be lost without them, and how to go on all the same.
+    fn blocked(&mut self, status: &StatusView) {
+        let Some(blocked) = &status.blocked else {
+            return;
+        };
+        self.heading("Nobody is promoted: an acknowledged write may be missing");
+        for missing in &blocked.missing {
+            let silent = match missing.silent_ms {
+                Some(ms) => format!("not heard for {}", length(ms)),
+                None => "not heard since the Raft leader leads".to_owned(),
+            };
+            let line = self.paint.bad(&format!("{:<12} {silent}", missing.member));
+            self.item(&line);
+        }
+        self.item("It goes on by itself as soon as enough of them are back.");
+        self.item(&format!("At risk without them: {}", blocked.at_risk));
+        match &blocked.command {
+            Some(command) => self.item(&format!("To accept that loss: {command}")),
+            None => self.item("Nobody that is heard could be promoted instead."),
         }
     }
 
@@ -198,8 +289,13 @@ impl Screen {
 
     fn members(&mut self, status: &StatusView) {
         self.heading("Members");
+        let in_force = status.confirming.in_force.as_ref();
+        let is_asked = in_force.is_some_and(|rule| status.confirming.wanted_k > 0 || rule.k > 0);
         for member in &status.members {
-            let line = self.member(member);
+            let mut line = self.member(member);
+            if let Some(why) = member.why_not_confirming.as_ref().filter(|_| is_asked) {
+                let _ = write!(line, "; does not confirm: {why}");
+            }
             self.item(&line);
         }
     }
@@ -214,11 +310,27 @@ impl Screen {
             (false, Some(_)) => member.state.clone(),
         };
         let mut text = format!("{:<12} {:<14} {state}", member.name, member.role);
-        if let (false, Some(lag)) = (member.is_primary(), member.replay_lag_bytes) {
-            let _ = match lag {
-                0 => write!(text, ", replayed everything"),
-                lag => write!(text, ", replay {} behind", bytes(lag)),
-            };
+        if !member.is_primary() {
+            let has_all = member.replay_lag_bytes == Some(0);
+            let received = (member.receive_lag_bytes, member.receive_delay_ms);
+            let replayed = (member.replay_lag_bytes, member.replay_delay_ms);
+            for (what, did, (behind, late)) in [
+                ("receive", "received", received),
+                ("replay", "replayed", replayed),
+            ] {
+                let _ = match (behind, late) {
+                    (Some(0), _) if has_all && what == "receive" => Ok(()),
+                    (Some(0), _) => write!(text, ", {did} everything"),
+                    (Some(lag), Some(late)) if late > 0 => {
+                        write!(text, ", {what} {} ({}) behind", bytes(lag), length(late))
+                    }
+                    (Some(lag), _) => write!(text, ", {what} {} behind", bytes(lag)),
+                    (None, _) => Ok(()),
+                };
+            }
+        }
+        if member.confirms {
+            text.push_str(", confirms commits");
         }
         if let Some(busy) = &member.busy {
             let _ = write!(text, ", {} for {}", busy.with, length(busy.for_ms));
@@ -301,6 +413,29 @@ impl Screen {
                 "{} {member} {step}: {} (asked {} by {})",
                 request.verb, request.text, request.at, request.by
             ));
+        }
+    }
+
+    /// Commits that nobody confirms although the mode says so.
+    fn unconfirmed(&mut self, status: &StatusView) {
+        let mut lines = Vec::new();
+        for member in &status.members {
+            let overrides = member.commit_overrides.iter();
+            lines.extend(overrides.map(|line| format!("{:<12} {line}", member.name)));
+            if member.cancelled_waits > 0 {
+                lines.push(format!(
+                    "{:<12} {} waits for a confirmation were cancelled since its daemon started",
+                    member.name, member.cancelled_waits
+                ));
+            }
+        }
+        if lines.is_empty() {
+            return;
+        }
+        self.heading("Commits that are not confirmed as the mode promises");
+        for line in lines {
+            let line = self.paint.warn(&line);
+            self.item(&line);
         }
     }
 

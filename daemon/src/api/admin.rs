@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::request::Step;
+use cluster_core::model::settings_change::Assignment;
 use cluster_core::model::{RequestId, RequestKind, RequestOutcome};
 use cluster_proto::v1;
 use futures_util::Stream;
@@ -15,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::asks::{Asks, Progress, member_of, new_request_id};
 use super::topology::{self, DsnRole};
-use super::{LocalControl, NO_TOKEN_CONFIGURED, documents, status};
+use super::{LocalControl, NO_TOKEN_CONFIGURED, documents, settings, status};
 use crate::board::{Foresight, LeaseView, ProposeError};
 use crate::secret::AdminToken;
 use crate::wire;
@@ -221,6 +222,55 @@ impl v1::admin_server::Admin for AdminService {
             Err(why) => (false, why),
         };
         Ok(Response::new(v1::LocalMayRestartReply { may, text }))
+    }
+
+    async fn get_settings(
+        &self,
+        _request: Request<v1::GetSettingsRequest>,
+    ) -> Result<Response<v1::SettingsReply>, Status> {
+        let board = self.asks.board();
+        let state = &board.state;
+        let priorities = state.databases().map(|(name, _)| v1::SyncPriority {
+            member: name.to_string(),
+            priority: state.sync_priority(name),
+            is_set: state.settings.members.contains_key(name),
+        });
+        Ok(Response::new(v1::SettingsReply {
+            settings: Some(wire::encode_settings(&state.settings)),
+            priorities: priorities.collect(),
+        }))
+    }
+
+    async fn change_settings(
+        &self,
+        request: Request<v1::ChangeSettingsRequest>,
+    ) -> Result<Response<v1::ChangeSettingsReply>, Status> {
+        self.authorize(&request)?;
+        let v1::ChangeSettingsRequest {
+            assignments,
+            by,
+            dry_run,
+        } = request.into_inner();
+        let assignments: Vec<Assignment> = assignments
+            .into_iter()
+            .map(|one| Assignment {
+                key: one.key,
+                value: one.value,
+                member: (!one.member.is_empty()).then_some(one.member),
+            })
+            .collect();
+        let planned = settings::plan(&self.asks, self.lease.now(), &assignments)
+            .map_err(|problems| Status::failed_precondition(problems.join("\n")))?;
+        if !dry_run {
+            let done = settings::carry_out(&self.asks, &planned, &by).await;
+            done.map_err(not_proposed)?;
+        }
+        Ok(Response::new(v1::ChangeSettingsReply {
+            changes: planned.changes,
+            lowers: planned.lowers,
+            notes: planned.notes,
+            settings: Some(wire::encode_settings(&planned.next)),
+        }))
     }
 
     type AskStream = Progresses;

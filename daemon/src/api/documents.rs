@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use cluster_core::decide;
+use cluster_core::model::lease::Moment;
 use cluster_core::model::ledger::LedgerEntry;
 use cluster_core::model::postgres::{Primary, Standby};
 use cluster_core::model::{Lsn, PostgresStatus};
@@ -147,9 +149,10 @@ pub fn cluster(board: &Board, lease: &dyn LeaseView, is_https: bool) -> Value {
     let (witnesses, members): (Vec<_>, Vec<_>) =
         all.iter().partition(|facts| facts.role == Role::Witness);
     let mut body = json!({
-        "members": members.into_iter().map(|m| member(m, is_https)).collect::<Vec<_>>(),
+        "members": members.into_iter().map(|m| member(board, m, is_https)).collect::<Vec<_>>(),
         "scope": scope(board),
         "epoch": board.state.epoch().0,
+        "durability": durability(board, lease.now()),
     });
     if !witnesses.is_empty() {
         let names: Vec<_> = witnesses
@@ -164,7 +167,23 @@ pub fn cluster(board: &Board, lease: &dyn LeaseView, is_https: bool) -> Value {
     body
 }
 
-fn member(facts: &Facts<'_>, is_https: bool) -> Value {
+/// Who confirms commits, and what may be lost now; ours, beside what Patroni has.
+fn durability(board: &Board, now: Moment) -> Value {
+    let mode = board.state.settings.mode;
+    let found = board.look(now, decide::confirming);
+    json!({
+        "mode": mode.word(),
+        "k": found.in_force.as_ref().map(|rule| rule.k),
+        "rule": found.in_force.as_ref().map(|rule| rule.id.0),
+        "live_rules": board.state.live_rules.iter().map(|rule| rule.id.0).collect::<Vec<_>>(),
+        "confirming": found.names().map(ToString::to_string).collect::<Vec<_>>(),
+        "writes_wait": found.writes_wait,
+        "survivable_standbys": found.survivable.standbys,
+        "survivable_with_primary": found.survivable.with_primary,
+    })
+}
+
+fn member(board: &Board, facts: &Facts<'_>, is_https: bool) -> Value {
     let role = match facts.role {
         Role::Primary => "leader",
         Role::SyncStandby => "sync_standby",
@@ -184,11 +203,10 @@ fn member(facts: &Facts<'_>, is_https: bool) -> Value {
     if let Some(timeline) = facts.timeline {
         body["timeline"] = json!(timeline.0);
     }
-    let tags = effective_tags(
-        facts
-            .report
-            .map_or(&facts.member.tags, |report| &report.tags),
-    );
+    let announced = facts
+        .report
+        .map_or(&facts.member.tags, |report| &report.tags);
+    let tags = effective_tags(&board.state.tags_in_force(facts.name, announced));
     if !tags.is_empty() {
         body["tags"] = json!(tags);
     }

@@ -82,7 +82,7 @@ impl Health {
             received,
             primary_at: topology::primary_flush(board).map_or(0, |lsn| lsn.0),
             replication_state: topology::is_streaming(own).then_some("streaming"),
-            tags: effective_tags(&own.tags),
+            tags: effective_tags(&board.state.tags_in_force(&board.me, &own.tags)),
         }
     }
 
@@ -197,6 +197,9 @@ pub fn effective_tags(tags: &Tags) -> BTreeMap<String, String> {
     }
     if let Some(priority) = tags.failover_priority {
         shown.insert("failover_priority".to_owned(), priority.to_string());
+    }
+    if let Some(priority) = tags.sync_priority {
+        shown.insert("sync_priority".to_owned(), priority.to_string());
     }
     shown
 }

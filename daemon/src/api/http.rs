@@ -1,5 +1,5 @@
 //! HTTP, Patroni-compatible: routing, methods, codes and headers. Everything is answered from the
-//! board; only the five write endpoints wait, and only for their own request.
+//! board; only the five write endpoints and `PATCH /config` wait, and only for their own request.
 //!
 //! Surprises kept for the configurations in the wild: the first path segment decides, an unknown
 //! path is 503 with the status body and never 404, and OPTIONS and HEAD on a health path answer
@@ -18,9 +18,10 @@ use serde_json::Value;
 use super::asks::Asks;
 use super::documents;
 use super::health::{self, Health, Query};
+use super::settings;
 use super::topology::{self, DsnRole};
 use super::writes::{self, Endpoint};
-use crate::board::{Board, Foresight, LeaseView};
+use crate::board::{Board, Foresight, LeaseView, ProposeError};
 use crate::metrics;
 use crate::secret::AdminToken;
 
@@ -54,6 +55,7 @@ async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
     let answer = match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS => http.read(&board, &request),
         Method::POST => http.write(request).await,
+        Method::PATCH => http.patch(request).await,
         _ => unsupported(),
     };
     answer.into_response(board.state.epoch().0)
@@ -144,6 +146,10 @@ impl Http {
                 StatusCode::OK,
                 &documents::cluster(board, lease, self.is_https),
             ),
+            "config" if board.state.identity.is_none() => {
+                Answer::text(StatusCode::BAD_GATEWAY, "the group has not formed yet")
+            }
+            "config" => Answer::json(StatusCode::OK, &settings::document(&board.state.settings)),
             "history" => Answer::json(StatusCode::OK, &documents::history(board)),
             "dsn" => dsn(board, lease, &query),
             "metrics" => Answer {
@@ -173,16 +179,53 @@ impl Http {
         let Some(endpoint) = Endpoint::of(first_segment(request.uri())) else {
             return unsupported();
         };
-        if let Err(refused) = self.authorize(&request) {
-            return refused;
-        }
-        let Ok(body) = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await else {
-            let text = format!("the body is broken or longer than {BODY_LIMIT} bytes");
-            return Answer::text(StatusCode::BAD_REQUEST, text);
+        let body = match self.authorized_body(request).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
         };
         let (code, text) =
             writes::answer(endpoint, &body, &self.asks, self.foresight.as_ref()).await;
         Answer::text(code, text)
+    }
+
+    /// `PATCH /config`: a part of the settings' document; answers with the whole.
+    async fn patch(&self, request: Request) -> Answer {
+        if first_segment(request.uri()) != "config" {
+            return unsupported();
+        }
+        let body = match self.authorized_body(request).await {
+            Ok(body) => body,
+            Err(refused) => return refused,
+        };
+        let bad = |problems: Vec<String>| {
+            Answer::text(
+                StatusCode::BAD_REQUEST,
+                format!("{}\n", problems.join("\n")),
+            )
+        };
+        let Ok(body) = serde_json::from_slice(&body) else {
+            return bad(vec!["invalid JSON: an object is expected".to_owned()]);
+        };
+        let planned = settings::assignments(&body)
+            .and_then(|found| settings::plan(&self.asks, self.lease.now(), &found));
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(problems) => return bad(problems),
+        };
+        match settings::carry_out(&self.asks, &planned, "HTTP API").await {
+            Ok(()) => Answer::json(StatusCode::OK, &settings::document(&planned.next)),
+            Err(ProposeError::Rejected(why)) => bad(vec![why.to_string()]),
+            Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        }
+    }
+
+    async fn authorized_body(&self, request: Request) -> Result<axum::body::Bytes, Answer> {
+        self.authorize(&request)?;
+        let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
+        body.map_err(|_| {
+            let text = format!("the body is broken or longer than {BODY_LIMIT} bytes");
+            Answer::text(StatusCode::BAD_REQUEST, text)
+        })
     }
 
     fn authorize(&self, request: &Request) -> Result<(), Answer> {

@@ -9,6 +9,7 @@ pub mod health;
 pub mod http;
 pub mod peer;
 pub mod raft;
+pub mod settings;
 pub mod status;
 pub mod topology;
 pub mod writes;

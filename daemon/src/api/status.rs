@@ -1,6 +1,7 @@
 //! The rich answer of `GetStatus`, and the notes of a dry run: everything a person wants to know,
 //! gathered from the board. Pure.
 
+use cluster_core::decide::{self, Confirmer, Confirming};
 use cluster_core::model::lease::Moment;
 use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
 use cluster_proto::v1;
@@ -21,6 +22,8 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
     let primary = topology::open_primary(board, &all)
         .filter(|facts| *facts.name != board.me || board.serves_as_primary(lease));
     let candidates = foresight.candidates(board);
+    let confirming = board.look(now, decide::confirming);
+    let lease_left = lease_left(board, lease, &all);
     v1::Status {
         cluster: identity.map(|own| own.name.to_string()).unwrap_or_default(),
         cluster_id: identity.map(|own| own.id.to_string()).unwrap_or_default(),
@@ -32,9 +35,12 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         primary: primary
             .map(|facts| facts.name.to_string())
             .unwrap_or_default(),
-        members: all.iter().map(|facts| member(board, facts)).collect(),
+        members: all
+            .iter()
+            .map(|facts| member(board, facts, &confirming))
+            .collect(),
         rules: state.live_rules.iter().map(wire::rule).collect(),
-        lease_left_ms: lease_left(board, lease, &all),
+        lease_left_ms: lease_left,
         lease_ms: wire::millis(board.times.lease),
         preset: state.settings.preset.word().to_owned(),
         mode: state.settings.mode.word().to_owned(),
@@ -72,6 +78,10 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
             .map(ToString::to_string)
             .unwrap_or_default(),
         last_failover_ms: board.last_failover.map(wire::millis),
+        blocked: board.look(now, decide::blocked).as_ref().map(wire::blocked),
+        confirming: Some(wire::confirming(&confirming, state.settings.mode)),
+        fence_in_ms: lease_left
+            .map(|left| left.saturating_sub(wire::millis(board.times.stop_soft))),
     }
 }
 
@@ -105,6 +115,9 @@ pub fn notes(
                 .map(|why| format!("{}: {why}", candidate.member)),
         ),
         None => notes.push("no member could become primary".to_owned()),
+    }
+    if let Some(blocked) = board.look(now, decide::blocked) {
+        notes.push(format!("may be lost: {}", blocked.at_risk));
     }
     notes.push("the new primary is on a new timeline; UNLOGGED tables are emptied".to_owned());
     for facts in topology::members(board, now) {
@@ -160,7 +173,27 @@ fn requests(board: &Board) -> Vec<v1::Request> {
     all.into_iter().map(wire::request).collect()
 }
 
-fn member(board: &Board, facts: &Facts<'_>) -> v1::MemberStatus {
+/// For how long something the primary has flushed has been missing on this standby.
+fn receive_delay(board: &Board, name: &MemberName) -> Option<u64> {
+    let holder = &board.state.granted()?.holder;
+    let report = if *holder == board.me {
+        &board.own
+    } else {
+        &board.reports.get(holder)?.report
+    };
+    let seen = report.sync.as_ref()?.standbys.iter();
+    let mut seen = seen.filter(|it| it.member == *name && it.is_connected);
+    seen.next().map(|it| it.late_for_ms.unwrap_or(0))
+}
+
+fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::MemberStatus {
+    let confirmer: Option<&Confirmer> = confirming
+        .standbys
+        .iter()
+        .find(|it| it.member == *facts.name);
+    let announced = facts
+        .report
+        .map_or(&facts.member.tags, |report| &report.tags);
     let report = facts.report;
     let (follows_epoch, replay_delay_ms) = match report.map(|report| &report.postgres) {
         Some(PostgresStatus::Standby(standby)) => (
@@ -185,7 +218,7 @@ fn member(board: &Board, facts: &Facts<'_>) -> v1::MemberStatus {
         replay_lag_bytes: facts.replay_lag(),
         replay_delay_ms,
         tags: Some(wire::tags(
-            report.map_or(&facts.member.tags, |report| &report.tags),
+            &board.state.tags_in_force(facts.name, announced),
         )),
         pending_restart: false,
         probes: report
@@ -211,5 +244,14 @@ fn member(board: &Board, facts: &Facts<'_>) -> v1::MemberStatus {
             .unwrap_or_default(),
         is_joining: facts.member.joining.is_some(),
         free_bytes: report.and_then(|report| report.health.free_bytes),
+        confirms: confirmer.is_some_and(|it| it.confirms),
+        why_not_confirming: confirmer
+            .and_then(|it| it.why_not.clone())
+            .unwrap_or_default(),
+        receive_delay_ms: receive_delay(board, facts.name),
+        commit_overrides: report
+            .map(|report| report.health.commit_overrides.clone())
+            .unwrap_or_default(),
+        cancelled_waits: report.map_or(0, |report| report.health.cancelled_waits),
     }
 }

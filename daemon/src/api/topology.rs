@@ -145,9 +145,9 @@ fn role(
     sync_role(state, name, life)
 }
 
-/// Whether commits wait for this standby, by the newest live rule.
+/// Whether commits wait for this standby, by the activated rule: a proposal proves nothing yet.
 pub fn sync_role(state: &ClusterState, name: &MemberName, life: Option<Incarnation>) -> Role {
-    let Some(rule) = state.live_rules.last().filter(|rule| rule.k > 0) else {
+    let Some(rule) = state.activated_rule().filter(|rule| rule.k > 0) else {
         return Role::Standby;
     };
     match (rule.set.get(name), life) {

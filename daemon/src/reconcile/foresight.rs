@@ -1,45 +1,13 @@
 //! "If the primary died now …", answered from the board by the decision's own code.
 
-use std::collections::BTreeMap;
-
 use cluster_core::decide;
 use cluster_core::decide::candidate::Assessment;
-use cluster_core::model::NodeId;
-use cluster_core::model::view::{ClusterView, Seen};
 
 use crate::board::{Board, Candidate, Foresight};
 use crate::lease::now;
 
 /// Asks `decide` about a world without the primary.
 pub struct BoardForesight;
-
-fn look_ahead<T>(board: &Board, ask: impl FnOnce(&ClusterView) -> T) -> T {
-    let since_merged = now().since(board.merged_at);
-    let reports = board
-        .reports
-        .iter()
-        .map(|(name, seen)| {
-            let age = seen.age + since_merged;
-            (
-                name.clone(),
-                Seen {
-                    report: seen.report.clone(),
-                    age,
-                },
-            )
-        })
-        .collect();
-    let nothing_asked = BTreeMap::new();
-    let me = board.raft.leader.unwrap_or(NodeId(0));
-    let view = ClusterView::settled(
-        me,
-        &board.state,
-        &reports,
-        &board.raft.voters,
-        &nothing_asked,
-    );
-    ask(&view)
-}
 
 fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
     let candidates = assessment.candidates.iter().map(|candidate| {
@@ -63,7 +31,7 @@ fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
 
 impl Foresight for BoardForesight {
     fn explain(&self, board: &Board) -> Vec<(String, String)> {
-        let (verdict, assessment) = look_ahead(board, decide::explain);
+        let (verdict, assessment) = board.look(now(), decide::explain);
         let reason = verdict.reason();
         let first = (
             reason.code().to_owned(),
@@ -75,7 +43,7 @@ impl Foresight for BoardForesight {
     }
 
     fn candidates(&self, board: &Board) -> Vec<Candidate> {
-        let (_, assessment) = look_ahead(board, decide::explain);
+        let (_, assessment) = board.look(now(), decide::explain);
         let holder = board.state.granted().map(|reign| reign.holder.clone());
         let good = assessment.candidates.iter().map(|found| Candidate {
             member: found.seal.member.clone(),

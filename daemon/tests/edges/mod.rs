@@ -9,9 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cluster_core::change::command::{COMMAND_VERSION, Founder, Grant};
 use cluster_core::change::{Command, Stamp, apply};
+use cluster_core::model::confirmation::{Proven, StandbySeen, SyncReport};
 use cluster_core::model::lease::{Holder, Moment, Preset};
 use cluster_core::model::postgres::{Primary, Receiver, Sender, Standby, Stopped};
 use cluster_core::model::request::Step;
+use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::Seen;
 use cluster_core::model::*;
@@ -81,7 +83,10 @@ pub fn story(primary: &str) -> (ClusterState, u64) {
         founder("b", 2, MemberKind::Database),
         founder("w", 3, MemberKind::Witness),
     ];
-    let settings = Box::new(Settings::default());
+    let settings = Box::new(Settings {
+        mode: Mode::Async,
+        ..Settings::default()
+    });
     step(
         &mut state,
         &mut index,
@@ -151,19 +156,52 @@ pub fn story(primary: &str) -> (ClusterState, u64) {
     (state, index)
 }
 
-/// Adds a live rule that names member a.
+/// Makes a rule that names member a the activated one.
 pub fn with_rule(state: &mut ClusterState, k: u32, also: &[&str]) {
     let set = also
         .iter()
         .chain(&["a"])
         .map(|member| (name(member), lives(member)))
         .collect();
-    state.live_rules.push(Rule {
+    state.live_rules = vec![Rule {
         id: RuleId(2),
         epoch: Epoch(1),
         k,
         set,
+    }];
+}
+
+/// Mode sync on a board where a is primary: rule 2 wants b, and b confirms.
+pub fn in_sync(mut board: Board) -> Board {
+    let mut state = (*board.state).clone();
+    state.settings.mode = Mode::Sync;
+    state.live_rules = vec![Rule {
+        id: RuleId(2),
+        epoch: Epoch(1),
+        k: 1,
+        set: BTreeMap::from([(name("b"), lives("b"))]),
+    }];
+    state.last_rule = RuleId(2);
+    board.state = Arc::new(state);
+    board.own.sync = Some(SyncReport {
+        epoch: Epoch(1),
+        started_unix_ms: 1_795_304_110_123,
+        given: RuleId(2),
+        proven: Some(Proven {
+            rule: RuleId(2),
+            x: Lsn(0x3ff_0000),
+        }),
+        unusable: None,
+        standbys: vec![StandbySeen {
+            member: name("b"),
+            incarnation: lives("b"),
+            is_connected: true,
+            proven_for_ms: Some(60_000),
+            late_for_ms: Some(120),
+            has_failed: false,
+        }],
     });
+    board
 }
 
 pub fn primary() -> PostgresStatus {

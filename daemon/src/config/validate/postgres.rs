@@ -30,6 +30,7 @@ pub(in crate::config) const OWNED: &[&str] = &[
     "archive_library",
     "archive_mode",
     "cluster_name",
+    "clusterd.rule",
     "config_file",
     "data_directory",
     "data_sync_retry",
