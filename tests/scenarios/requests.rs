@@ -1,7 +1,8 @@
 //! What operators ask for, through clusterctl.
 
 use anyhow::{Result, ensure};
-use cluster_tests::{PATIENCE, Wanted, stays, wait_until};
+use cluster_tests::{Cluster, PATIENCE, Wanted, stays, wait_until};
+use serde_json::Value;
 
 use crate::drill::{Drill, LEASE, LONGEST_OUTAGE};
 
@@ -114,6 +115,76 @@ fn settings_are_changed_through_any_member() -> Result<()> {
         !history.contains("k=5") && !history.contains("-> 5"),
         "{history}"
     );
+    cluster.finish()
+}
+
+/// Two of three databases are lost at once, with the votes of two witnesses left: what operators read
+/// before, after, and the command that they are given.
+#[test]
+fn status_tells_who_confirms_what_is_missing_and_what_overrides_it() -> Result<()> {
+    let mut cluster = Wanted::new("confirming").members(3, 2).start()?;
+    let primary = cluster.wait_primary(PATIENCE)?;
+    let status = |cluster: &Cluster| -> Result<Value, String> {
+        let text = cluster.ctl(&["status", "-o", "json"]);
+        let text = text.map_err(|error| format!("{error:#}"))?;
+        serde_json::from_str(&text).map_err(|error| error.to_string())
+    };
+    let until = |cluster: &Cluster, what: &str, good: &dyn Fn(&Value) -> bool| {
+        wait_until(what, PATIENCE, || match status(cluster)? {
+            seen if good(&seen) => Ok(seen),
+            seen => Err(seen["confirming"].to_string()),
+        })
+    };
+    let seen = until(&cluster, "two standbys confirm", &|seen| {
+        seen["confirming"]["members"]
+            .as_array()
+            .is_some_and(|all| all.len() == 2)
+    })?;
+    let found = &seen["confirming"];
+    ensure!(found["is_proven"] == true, "{found}");
+    ensure!(found["survivable_standbys"] == 1, "{found}");
+    ensure!(found["survivable_with_primary"] == 0, "{found}");
+    let [left, lost] = [(primary + 1) % 3, (primary + 2) % 3];
+    let name = cluster.members[left].name.clone();
+    cluster.ctl(&["settings", "set", "nosync=true", "--member", &name])?;
+    until(&cluster, "one confirms", &|seen| {
+        seen["confirming"]["members"]
+            .as_array()
+            .is_some_and(|all| all.len() == 1)
+            && seen["rules"].as_array().is_some_and(|all| all.len() == 1)
+    })?;
+    let screen = cluster.ctl(&["status"])?;
+    ensure!(
+        screen.contains("does not confirm: is tagged nosync"),
+        "{screen}"
+    );
+    let roles = cluster.get(primary, "/cluster")?.body;
+    ensure!(roles.contains("sync_standby"), "{roles}");
+
+    cluster.members[primary].kill_host()?;
+    cluster.members[lost].kill_host()?;
+    let seen = until(&cluster, "a word on what is missing", &|seen| {
+        !seen["blocked"].is_null()
+    })?;
+    let blocked = &seen["blocked"];
+    let missing = blocked["missing"].as_array().map_or(0, Vec::len);
+    ensure!(missing == 2, "{blocked}");
+    let command = blocked["command"].as_str().unwrap_or_default().to_owned();
+    let expected = format!("clusterctl failover --to {name} --reason");
+    ensure!(command.starts_with(&expected), "{blocked}");
+    let screen = cluster.ctl(&["status"])?;
+    ensure!(screen.contains(&command), "{screen}");
+    cluster.ctl(&[
+        "failover",
+        "--to",
+        &name,
+        "--reason",
+        "both are burnt",
+        "--yes",
+    ])?;
+    cluster.wait_other_primary(primary, PATIENCE)?;
+    let history = cluster.ctl(&["history"])?;
+    ensure!(history.contains("forced: "), "{history}");
     cluster.finish()
 }
 

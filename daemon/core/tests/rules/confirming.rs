@@ -106,9 +106,11 @@ fn only_those_who_are_well_now_are_counted() {
 fn while_rules_change_the_weakest_of_the_live_ones_counts_and_so_does_their_joint_rule() {
     let mut look = of(3, 2);
     assert_eq!(losses(&look), (Some(1), Some(1)));
-    // Two of three, then one of b: together one of three may have confirmed, so all three are needed.
     look.state.live_rules.push(rule(2, 1, 1, &["b"]));
     assert_eq!(losses(&look), (Some(0), Some(0)));
+    // Either rule alone is blocked without d. Together one of all three may have confirmed.
+    look.silent("d");
+    assert_eq!(losses(&look), (Some(0), None));
 }
 
 #[test]
