@@ -33,6 +33,7 @@ fn report(name: &str) -> MemberReport {
             replayed_at_unix_ms: Some(1_795_304_110_000),
             replay_paused: false,
             has_frozen_receiver: false,
+            unattached_for_ms: None,
             receiver: Some(Receiver {
                 pid: 42,
                 is_streaming: true,

@@ -298,6 +298,7 @@ fn standby(data: &Data, recovery: &Recovery, names: &[MemberName]) -> PostgresSt
         replayed_at_unix_ms: None,
         replay_paused: false,
         has_frozen_receiver: false,
+        unattached_for_ms: None,
         receiver,
         at_end_of_wal: recovery.replayed == data.end,
         follows: recovery.follows.map(|to| Follows {

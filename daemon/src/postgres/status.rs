@@ -25,6 +25,8 @@ const FILES_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Observer {
     /// Postmaster, moment and role of the last answer.
     last_answer: Option<(i32, Instant, bool)>,
+    /// Since when the server has been pointed at this upstream without streaming.
+    unattached: Option<(String, Instant)>,
     /// Postmaster, replay position: the last look saw the retry wait here.
     retry_seen: Option<(i32, Lsn)>,
     /// No new session before this moment: a hung server must not collect backends.
@@ -254,6 +256,16 @@ impl Postgres {
         let timeline = self
             .recovery_timeline(observer, receiver.as_ref(), end)
             .await?;
+        let streams = receiver.as_ref().is_some_and(|it| it.is_streaming);
+        observer.unattached = match observer.unattached.take() {
+            _ if streams || conninfo.is_empty() => None,
+            Some((to, since)) if to == conninfo => Some((to, since)),
+            Some(_) | None => Some((conninfo.clone(), Instant::now())),
+        };
+        let unattached = observer
+            .unattached
+            .as_ref()
+            .map(|(_, since)| since.elapsed());
         let delay: Option<i64> = row.get("delay");
         let replay_delay_ms = if caught_up {
             delay.map(|_| 0)
@@ -267,6 +279,8 @@ impl Postgres {
             replay_delay_ms,
             replayed_at_unix_ms: row.get::<_, Option<i64>>("replayed_at").map(unsigned),
             replay_paused: row.get::<_, Option<bool>>("paused").unwrap_or(false),
+            unattached_for_ms: unattached
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             has_frozen_receiver: receiver
                 .as_ref()
                 .is_some_and(|it| processes::is_frozen(it.pid)),

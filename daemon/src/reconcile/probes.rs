@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
 use cluster_core::model::member::{Health, Probe};
+use cluster_core::model::settings::Mode;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
 use tokio::sync::watch;
@@ -309,7 +310,7 @@ impl Chores {
         }
     }
 
-    /// The activated epoch this member is primary of, if it is.
+    /// The epoch this member is primary of, if it is, and may be copied from.
     fn serving_epoch(&self) -> Option<Epoch> {
         let seen = self.seen.borrow();
         let PostgresStatus::Primary(primary) = &*seen else {
@@ -317,7 +318,10 @@ impl Chores {
         };
         let applied = self.state.borrow();
         let reign = applied.state.granted()?;
-        (reign.is_activated && reign.holder == self.me && reign.timeline == primary.timeline)
+        // In `strict` one that is not open yet may wait for a member that must be rewound first.
+        let is_strict = applied.state.settings.mode == Mode::Strict;
+        let is_due = reign.is_activated || is_strict && reign.fork.is_some();
+        (is_due && reign.holder == self.me && reign.timeline == primary.timeline)
             .then_some(reign.epoch)
     }
 }

@@ -239,6 +239,7 @@ pub fn standby(is_streaming: bool, replayed: u64) -> PostgresStatus {
         replayed_at_unix_ms: Some(1_795_304_110_500),
         replay_paused: false,
         has_frozen_receiver: false,
+        unattached_for_ms: None,
         receiver: Some(Receiver {
             pid: 1,
             is_streaming,

@@ -88,11 +88,9 @@ impl World {
 
     /// A rewind or clone begins.
     pub fn check_source(&mut self, node: usize, from: usize, epoch: Epoch, what: &str) {
-        // Into an empty directory in `strict`: the primary may wait for nobody else.
-        let is_first_copy = what == "clone"
-            && self.nodes[node].postgres.data.is_none()
-            && self.truth.newest().settings.mode == Mode::Strict;
-        if !(self.activated.contains(&epoch) || is_first_copy) || from == node {
+        // In `strict` a primary may wait for nobody but this copy.
+        let may_be_needed = self.truth.newest().settings.mode == Mode::Strict;
+        if !(self.activated.contains(&epoch) || may_be_needed) || from == node {
             let text = format!("S11: a {what} from {} before activation", self.names[from]);
             self.violated(&text);
         }

@@ -5,7 +5,7 @@ use crate::model::ledger::Relation;
 use crate::model::postgres::{Standby, Stopped};
 use crate::model::settings::Mode;
 use crate::model::view::{Marker, MemberView};
-use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, TimelineId};
+use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, Rule, TimelineId};
 
 use super::member::{Action, MemberVerdict, act, idle};
 use super::reason::Reason;
@@ -22,16 +22,11 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
         PostgresStatus::Standby(standby) => running(view, reign, standby),
         PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
         PostgresStatus::Stopped(stopped) => stopped_server(view, reign, stopped),
-        // In `strict` the primary may wait for this very copy before it is open. Nothing is replaced by
-        // it.
-        PostgresStatus::Empty if view.state.settings.mode == Mode::Strict => {
-            copy(reign, "no data yet")
-        }
-        PostgresStatus::Empty => clone(reign, "no data yet"),
+        PostgresStatus::Empty => clone(view, reign, "no data yet"),
         PostgresStatus::Unusable {
             why,
             clone_would_cure: true,
-        } => clone(reign, why),
+        } => clone(view, reign, why),
         PostgresStatus::Unusable {
             why,
             clone_would_cure: false,
@@ -99,14 +94,21 @@ fn has_server(view: &MemberView) -> bool {
     )
 }
 
-fn clone(reign: &Reign, why: &str) -> MemberVerdict {
-    if !reign.is_activated {
-        return idle(Reason::WaitingForActivation(reign.epoch));
-    }
-    copy(reign, why)
+/// Whether data here may be replaced by what this primary has: once it is activated. In `strict` also
+/// before, when nobody is named who could confirm its start: it waits for this very copy then, it has
+/// every acknowledged write (its Grant blocked every live rule), and until it is activated nobody is
+/// promoted who might lack one.
+fn may_copy(view: &MemberView, reign: &Reign) -> bool {
+    let of_epoch = |rule: &&Rule| rule.epoch == reign.epoch;
+    let newest = view.state.live_rules.iter().rev().find(of_epoch);
+    let waits_for_anybody = newest.is_some_and(|rule| (rule.set.len() as u64) < u64::from(rule.k));
+    reign.is_activated || view.state.settings.mode == Mode::Strict && waits_for_anybody
 }
 
-fn copy(reign: &Reign, why: &str) -> MemberVerdict {
+fn clone(view: &MemberView, reign: &Reign, why: &str) -> MemberVerdict {
+    if !may_copy(view, reign) {
+        return idle(Reason::WaitingForActivation(reign.epoch));
+    }
     act(
         Action::Clone {
             from: reign.holder.clone(),
@@ -157,7 +159,7 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
             Reason::Follow(reign.holder.clone(), reign.epoch),
         ),
         Relation::Diverged { fork } => act(Action::StopDiverged, Reason::Diverged(fork)),
-        Relation::Unknown => clone(reign, "its timeline is not the cluster's"),
+        Relation::Unknown => clone(view, reign, "its timeline is not the cluster's"),
     }
 }
 
@@ -169,9 +171,9 @@ fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> Member
         return act(Action::StartSealed, Reason::StartSealed);
     }
     if view.rewind_impossible {
-        return clone(reign, "a rewind is not possible");
+        return clone(view, reign, "a rewind is not possible");
     }
-    if !reign.is_activated {
+    if !may_copy(view, reign) {
         return idle(Reason::WaitingForActivation(reign.epoch));
     }
     let timeline = stopped
@@ -180,7 +182,7 @@ fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> Member
     match relation(view, timeline, stopped.min_recovery_end, reign) {
         // The control file lags: the records that left the line lie only in WAL files. pg_rewind
         // would see no need and leave them, and the next start would replay them again.
-        Relation::OnLine => clone(reign, "pg_rewind would not see that it has diverged"),
+        Relation::OnLine => clone(view, reign, "pg_rewind would not see that it has diverged"),
         Relation::Diverged { fork } => act(
             Action::Rewind {
                 from: reign.holder.clone(),
@@ -188,7 +190,7 @@ fn stopped_server(view: &MemberView, reign: &Reign, stopped: &Stopped) -> Member
             },
             Reason::Rewind(reign.holder.clone(), fork),
         ),
-        Relation::Unknown => clone(reign, "its timeline is not the cluster's"),
+        Relation::Unknown => clone(view, reign, "its timeline is not the cluster's"),
     }
 }
 
@@ -218,7 +220,7 @@ pub fn interrupted(view: &MemberView, marker: Marker) -> MemberVerdict {
         .followable()
         .filter(|reign| reign.holder != *view.me)
     {
-        Some(reign) if view.durable.min_epoch <= reign.epoch => clone(reign, &what),
+        Some(reign) if view.durable.min_epoch <= reign.epoch => clone(view, reign, &what),
         Some(_) | None => idle(reason),
     }
 }

@@ -192,6 +192,7 @@ pub(super) fn facts_of(
                 proven_for: found
                     .and_then(|it| it.proven_for_ms)
                     .map(Duration::from_millis),
+                tries_for: report.and_then(|report| tries_for(view, report)),
                 has_failed: found.is_some_and(|it| it.has_failed),
                 late_for: found
                     .and_then(|it| it.late_for_ms)
@@ -200,6 +201,24 @@ pub(super) fn facts_of(
             (name.clone(), facts)
         })
         .collect()
+}
+
+/// How long a standby has been pointed at the primary of this epoch without streaming; nothing, as long
+/// as it is pointed elsewhere.
+fn tries_for(view: &ClusterView, report: &MemberReport) -> Option<Duration> {
+    let PostgresStatus::Standby(standby) = &report.postgres else {
+        return None;
+    };
+    let is_streaming = standby.receiver.as_ref().is_some_and(|it| it.is_streaming);
+    if is_streaming {
+        return None;
+    }
+    let epoch = view.state.epoch();
+    let is_pointed = standby.follows.as_ref().is_some_and(|it| it.epoch == epoch);
+    if !is_pointed {
+        return Some(Duration::ZERO);
+    }
+    standby.unattached_for_ms.map(Duration::from_millis)
 }
 
 /// What a standby's own daemon says against it.

@@ -48,6 +48,9 @@ pub struct StandbyFacts {
     pub proven_for: Option<Duration>,
     /// Has not confirmed, as the primary sees it.
     pub late_for: Option<Duration>,
+    /// How long the standby itself has tried to stream from this primary in vain, as it says; none = it
+    /// does not say so.
+    pub tries_for: Option<Duration>,
     /// It has been gray or gone in this reign, and not streamed for long enough since.
     pub has_failed: bool,
 }
@@ -190,7 +193,9 @@ fn judge(current: &Rule, facts: &BTreeMap<MemberName, StandbyFacts>) -> Judged {
             None => {
                 judged.kept.insert(name.clone());
                 is_unclear |= it.heard != Heard::Yes;
-                let lasted = it.late_for.unwrap_or_default();
+                // While it was away, or was not pointed here yet, nothing was the primary's fault.
+                let late_for = it.late_for.unwrap_or_default();
+                let lasted = it.tries_for.map_or(late_for, |tries| tries.min(late_for));
                 let least = judged.alone_for.map_or(lasted, |least| least.min(lasted));
                 judged.alone_for = Some(least).filter(|_| it.late_for.is_some());
             }

@@ -89,6 +89,10 @@ pub struct Standby {
     pub at_end_of_wal: bool,
     /// `primary_conninfo` in force names this upstream (the `application_name`'s epoch), or none.
     pub follows: Option<Follows>,
+    /// For how long it has been pointed at an upstream without streaming from it; none = it streams, or
+    /// is pointed at nobody. Unit: milliseconds.
+    #[serde(default)]
+    pub unattached_for_ms: Option<u64>,
     /// The walreceiver is stopped (SIGSTOP, a debugger): it is there and flushes nothing.
     #[serde(default)]
     pub has_frozen_receiver: bool,

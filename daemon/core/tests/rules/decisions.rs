@@ -103,6 +103,7 @@ pub fn standby(flushed: u64) -> PostgresStatus {
         replayed_at_unix_ms: None,
         replay_paused: false,
         has_frozen_receiver: false,
+        unattached_for_ms: None,
         receiver: Some(Receiver {
             pid: 1,
             is_streaming: true,
