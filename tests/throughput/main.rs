@@ -58,6 +58,10 @@ pub struct Arguments {
     /// pgbench's scale.
     #[arg(long, default_value_t = 20)]
     scale: u32,
+    /// Only one side is up at a time: each is started before its run, and warmed. Slower, and the
+    /// other side costs nothing meanwhile.
+    #[arg(long)]
+    alone: bool,
     /// Standbys that confirm, of two.
     #[arg(long, default_value_t = 1)]
     k: u32,

@@ -50,6 +50,16 @@ pub struct Campaign {
     pub volume: String,
 }
 
+/// Both sides of a campaign.
+struct Sides<'a> {
+    arguments: &'a Arguments,
+    mode: Mode,
+    ours: Cluster,
+    plain: Plain,
+    /// Time of our daemons on a processor while plain PostgreSQL ran, and how long it ran.
+    idle: (Duration, Duration),
+}
+
 /// Runs a campaign on two clusters of its own.
 pub fn run(mode: Mode, arguments: &Arguments) -> Result<Campaign> {
     let k = arguments.confirmations(mode);
@@ -58,74 +68,117 @@ pub fn run(mode: Mode, arguments: &Arguments) -> Result<Campaign> {
         Mode::Async => wanted,
         Mode::Sync => wanted.setting(&format!("k = {k}")),
     };
-    let mut ours = wanted.start().context("start our cluster")?;
-    let standbys = ours.database_count() - 1;
-    let primary = match mode {
-        Mode::Async => ours.wait_healthy(PATIENCE)?,
-        // The second standby joins after half a minute.
-        Mode::Sync => ours.wait_confirmed(k, standbys, 2 * PATIENCE)?,
-    };
+    let ours = wanted.start().context("start our cluster")?;
+    let primary = wait_ready(mode, arguments, &ours)?;
     let plain = Plain::start(arguments, &ours, primary, k)?;
-    let names = ours.rule_on(primary)?.text;
-    let sides = [(&plain.hosts, 0), (&ours, primary)];
-    for (side, place) in sides {
-        let scale = arguments.scale.to_string();
-        pgbench(side, place, &["-i", "-q", "-s", &scale]).context("fill")?;
-        measure(side, place, arguments, arguments.warm)?;
-    }
     let mut campaign = Campaign {
         mode,
         pairs: Vec::new(),
-        names,
+        names: ours.rule_on(primary)?.text,
         parameters: plain.parameters.len(),
         idle_share: 0.0,
         volume: volume_of(&ours)?,
     };
-    let (mut idle, mut beside) = (Duration::ZERO, Duration::ZERO);
+    for (side, place) in [(&plain.hosts, 0), (&ours, primary)] {
+        let scale = arguments.scale.to_string();
+        pgbench(side, place, &["-i", "-q", "-s", &scale]).context("fill")?;
+        measure(side, place, arguments, arguments.warm)?;
+    }
+    let mut sides = Sides {
+        arguments,
+        mode,
+        ours,
+        plain,
+        idle: Default::default(),
+    };
+    if arguments.alone {
+        sides.stop_ours()?;
+        sides.plain.stop()?;
+    }
     for number in 0..arguments.pairs {
-        let load = benchmarks::load().first().cloned().unwrap_or_default();
-        let ours_first = number % 2 == 1;
-        let on_plain = |idle: &mut Duration, beside: &mut Duration| {
-            let (from, before) = (clock(), busy(&ours)?);
-            let run = measure(&plain.hosts, 0, arguments, arguments.seconds)?;
-            *idle += busy(&ours)?.saturating_sub(before);
-            *beside += clock() - from;
-            Ok::<_, anyhow::Error>(run)
-        };
-        let on_ours = || measure(&ours, primary, arguments, arguments.seconds);
-        let (on_plain, on_ours) = match ours_first {
-            true => {
-                let run = on_ours()?;
-                (on_plain(&mut idle, &mut beside)?, run)
-            }
-            false => (on_plain(&mut idle, &mut beside)?, on_ours()?),
-        };
-        // Another rule or another primary would be another benchmark.
-        let now = ours.rule_on(primary)?.text;
-        ensure!(
-            ours.primaries() == [primary] && now == campaign.names,
-            "pair {number}: the rule became {now:?}, {}",
-            ours.seen()
-        );
-        let pair = Pair {
-            plain: on_plain,
-            ours: on_ours,
-            ours_first,
-            load,
-        };
-        eprintln!(
-            "{} {}/{}: {pair:?}",
-            mode.word(),
-            number + 1,
-            arguments.pairs
-        );
+        let pair = sides.pair(number % 2 == 1)?;
+        let (word, of) = (mode.word(), arguments.pairs);
+        eprintln!("{word} {}/{of}: {pair:?}", number + 1);
         campaign.pairs.push(pair);
     }
-    campaign.idle_share = idle.as_secs_f64() / beside.as_secs_f64();
-    ours.expect_error("");
-    ours.finish()?;
-    plain.hosts.finish()?;
+    campaign.idle_share = sides.idle.0.as_secs_f64() / sides.idle.1.as_secs_f64();
+    sides.ours.expect_error("");
+    sides.ours.finish()?;
+    sides.plain.hosts.finish()?;
     Ok(campaign)
+}
+
+/// Waits until everybody streams and, in `sync`, both standbys are in the rule: the second one joins
+/// after half a minute. The primary.
+fn wait_ready(mode: Mode, arguments: &Arguments, ours: &Cluster) -> Result<usize> {
+    let standbys = ours.database_count() - 1;
+    match arguments.confirmations(mode) {
+        0 => ours.wait_healthy(PATIENCE),
+        k => ours.wait_confirmed(k, standbys, 2 * PATIENCE),
+    }
+}
+
+impl Sides<'_> {
+    fn pair(&mut self, ours_first: bool) -> Result<Pair> {
+        let load = benchmarks::load().first().cloned().unwrap_or_default();
+        let (plain, ours) = match ours_first {
+            true => {
+                let ours = self.on_ours()?;
+                (self.on_plain()?, ours)
+            }
+            false => (self.on_plain()?, self.on_ours()?),
+        };
+        Ok(Pair {
+            plain,
+            ours,
+            ours_first,
+            load,
+        })
+    }
+
+    fn on_plain(&mut self) -> Result<Run> {
+        if self.arguments.alone {
+            self.plain
+                .start_again(self.arguments.confirmations(self.mode))?;
+            measure(&self.plain.hosts, 0, self.arguments, self.arguments.warm)?;
+        }
+        let (from, before) = (clock(), busy(&self.ours)?);
+        let run = measure(&self.plain.hosts, 0, self.arguments, self.arguments.seconds)?;
+        self.idle.0 += busy(&self.ours)?.saturating_sub(before);
+        self.idle.1 += clock() - from;
+        if self.arguments.alone {
+            self.plain.stop()?;
+        }
+        Ok(run)
+    }
+
+    fn on_ours(&mut self) -> Result<Run> {
+        if self.arguments.alone {
+            self.ours.start_all()?;
+        }
+        let primary = wait_ready(self.mode, self.arguments, &self.ours)?;
+        let rule = self.ours.rule_on(primary)?.text;
+        if self.arguments.alone {
+            measure(&self.ours, primary, self.arguments, self.arguments.warm)?;
+        }
+        let run = measure(&self.ours, primary, self.arguments, self.arguments.seconds)?;
+        // Another rule or another primary would be another benchmark.
+        let now = self.ours.rule_on(primary)?.text;
+        ensure!(
+            self.ours.primaries() == [primary] && now == rule,
+            "the rule became {now:?}, {}",
+            self.ours.seen()
+        );
+        if self.arguments.alone {
+            self.stop_ours()?;
+        }
+        Ok(run)
+    }
+
+    /// As a power cut does: all members at once.
+    fn stop_ours(&mut self) -> Result<()> {
+        self.ours.members.iter_mut().try_for_each(|m| m.kill_host())
+    }
 }
 
 fn measure(side: &Cluster, place: usize, arguments: &Arguments, seconds: u64) -> Result<Run> {

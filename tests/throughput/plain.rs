@@ -65,6 +65,18 @@ impl Plain {
         Ok(plain)
     }
 
+    /// As a power cut does: all three at once.
+    pub fn stop(&self) -> Result<()> {
+        let members = &self.hosts.members;
+        members.iter().try_for_each(|member| member.host.kill_all())
+    }
+
+    /// Starts what was stopped, and waits until `k` confirm again.
+    pub fn start_again(&self, k: u32) -> Result<()> {
+        self.hosts.members.iter().try_for_each(start)?;
+        self.confirm_by(k)
+    }
+
     fn make_primary(&self, ours: &Cluster, primary: usize) -> Result<()> {
         let ask = |sql: &str| Ok::<_, anyhow::Error>(ours.sql(primary, sql)?.concat());
         let segment = ask("SELECT setting::bigint / 1048576 || '' FROM pg_settings \
@@ -73,7 +85,6 @@ impl Plain {
         let mut words = vec![
             "--username=postgres".to_owned(),
             "--auth=trust".to_owned(),
-            "--no-sync".to_owned(),
             format!("--wal-segsize={segment}"),
             format!("--locale={locale}"),
             format!("--encoding={}", ask("SHOW server_encoding")?),
@@ -112,7 +123,7 @@ impl Plain {
             "-X",
             "stream",
         ]);
-        copy.args(["--no-sync", "-D"]).arg(member.data_dir());
+        copy.arg("-D").arg(member.data_dir());
         Host::run(copy).context("copy the plain primary")?;
         let follow = format!(
             "primary_conninfo = 'host={} port=5432 user=postgres application_name={name}'\n\

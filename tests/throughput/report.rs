@@ -16,6 +16,10 @@ fn heading(arguments: &Arguments) -> String {
 /// The whole section.
 pub fn text(arguments: &Arguments, campaigns: &[Campaign]) -> String {
     let mut text = String::new();
+    let up = match arguments.alone {
+        true => "only one side is up at a time, started anew before each run",
+        false => "both clusters are up all the time",
+    };
     let _ = writeln!(text, "{}", heading(arguments));
     let _ = writeln!(
         text,
@@ -23,11 +27,16 @@ pub fn text(arguments: &Arguments, campaigns: &[Campaign]) -> String {
          version, the same parameters as read from our running primary, the same `initdb` options, two \
          standbys made with `pg_basebackup`, each with a slot, nobody to manage them, and in mode `sync` \
          the same `ANY k` of both. Runs in pairs, the order changing from pair to pair, a checkpoint \
-         before each, after {} s of warming; both clusters are up all the time. The ratio is ours to \
+         before each, after {} s of warming; {}. The ratio is ours to \
          plain, within a pair; its median with the interval that holds it with 95 % confidence (order \
          statistics). Not the same on both sides: places and names; slots of the standbys on each other; \
          the marks and probes our daemon writes; whatever clusterd and its guard cost.\n",
-        arguments.clients, arguments.threads, arguments.seconds, arguments.scale, arguments.warm
+        arguments.clients,
+        arguments.threads,
+        arguments.seconds,
+        arguments.scale,
+        arguments.warm,
+        up
     );
     let machine = benchmarks::machine("all members of both clusters and pgbench", arguments.major);
     let _ = writeln!(text, "Machine: {machine}.\n");
