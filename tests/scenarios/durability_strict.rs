@@ -47,7 +47,7 @@ fn without_its_standby_a_strict_primary_lets_writes_wait_and_goes_on_with_it() -
     cluster.members[standby].kill_host()?;
     writes_wait(&cluster, &drill, 3 * LEASE)?;
     let status = cluster.status()?;
-    ensure!(status.contains("writes-wait"), "{status}");
+    ensure!(status.contains("WRITES WAIT"), "{status}");
     cluster.members[standby].start()?;
     drill.wait_writing(clock())?;
     let (history, _) = drill.end_complete(&cluster)?;
