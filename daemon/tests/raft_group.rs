@@ -13,6 +13,7 @@ use cluster_core::change::Command;
 use cluster_core::change::command::Grant;
 use cluster_core::model::lease::{LeaseTimes, Preset};
 use cluster_core::model::member::SealReport;
+use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity as ClusterIdentity;
 use cluster_core::model::{
     ClusterId, Epoch, Generation, Incarnation, Lsn, MemberKind, MemberName, NodeId, Rule, RuleId,
@@ -336,7 +337,11 @@ async fn grant_to_a(leader: &ClusterStore) {
             generation: Generation(identity.generation),
         },
         members,
-        settings: Box::new(Settings::default()),
+        // The lease and the group: no rule holds a Grant up.
+        settings: Box::new(Settings {
+            mode: Mode::Async,
+            ..Settings::default()
+        }),
     };
     let _ = leader.propose(form).await.unwrap();
     let describe = Command::Describe {
