@@ -267,7 +267,8 @@ impl Member {
     /// There is none, or several.
     pub fn postgres_process(&self, word: &str) -> Result<i32> {
         let all = self.postgres_processes();
-        let is_it = |title: &str| title.split_whitespace().any(|part| part == word);
+        // `postgres: m2: startup recovering …`; a session that logs in ends in "startup".
+        let is_it = |title: &str| title.split_whitespace().nth(2) == Some(word);
         let found: Vec<i32> = all
             .iter()
             .filter(|(_, title)| is_it(title))
