@@ -232,9 +232,11 @@ struct LeaseThread {
     next_renewal: Moment,
     /// The end of lease for which the soft stop was already asked.
     stopped_for: Option<Moment>,
-    /// How often the loop had asked when this thread last looked, and how many renewals ago.
+    /// How often the loop had asked when this thread last looked, and for how long it has not since.
     wishes_seen: u64,
-    unasked: u32,
+    unasked_for: Duration,
+    /// When that was counted last.
+    counted_at: Moment,
 }
 
 impl LeaseThread {
@@ -256,7 +258,8 @@ impl LeaseThread {
             next_renewal: Moment::default(),
             stopped_for: None,
             wishes_seen: 0,
-            unasked: 0,
+            unasked_for: Duration::ZERO,
+            counted_at: now(),
         }
     }
 
@@ -351,18 +354,22 @@ impl LeaseThread {
         }
     }
 
-    /// Nobody has asked for a renewal for long: the member's loop stands still. Counted in renewals of
-    /// this thread's own, not by a clock: a host that was frozen froze both.
+    /// Nobody has asked for a renewal for long: the member's loop stands still. Between two looks of this
+    /// thread at most R counts: a host that was frozen froze both.
     fn is_forgotten(&mut self) -> bool {
         let wishes = self.shared.wishes.load(Ordering::Relaxed);
         if wishes != self.wishes_seen {
             self.wishes_seen = wishes;
-            self.unasked = 0;
+            self.unasked_for = Duration::ZERO;
         }
-        self.unasked += 1;
+        let at = now();
+        let passed = at.since(self.counted_at).min(self.times.renew);
+        self.counted_at = at;
+        let before = self.unasked_for;
+        self.unasked_for += passed;
         let lasts = self.times.lease * WISH_LASTS;
-        let is_forgotten = self.times.renew * self.unasked > lasts;
-        if is_forgotten && self.times.renew * (self.unasked - 1) <= lasts {
+        let is_forgotten = self.unasked_for > lasts;
+        if is_forgotten && before <= lasts {
             tracing::error!("the member's loop stands still: its lease is not renewed");
         }
         is_forgotten

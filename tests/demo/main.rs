@@ -116,7 +116,7 @@ fn kill_primary(cluster: &mut Cluster) -> Result<()> {
         "Nobody could write for:         {:.2} s",
         seconds(history.outage(blow, until))
     );
-    println!("Acknowledged rows missing:      {missing} (mode async)");
+    println!("Acknowledged rows missing:      {missing} (mode sync)");
     println!("Two primaries acknowledged for: {} ms", overlap.as_millis());
     Ok(())
 }

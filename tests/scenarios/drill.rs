@@ -117,7 +117,7 @@ impl Drill {
             "acknowledged in this reign and missing: {lost:?}"
         );
         eprintln!(
-            "outage {outage:?}, {} rows acknowledged, {} of older reigns missing (async)",
+            "outage {outage:?}, {} rows acknowledged, {} of older reigns missing",
             history.rows.len(),
             missing.len()
         );

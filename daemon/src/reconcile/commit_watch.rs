@@ -32,12 +32,12 @@ impl Chores {
     pub(super) async fn watch_commits(self) {
         let output = self.postgres.output_file();
         // What an earlier daemon's server wrote is counted already, or nobody's.
-        let mut read_to = length(&output);
+        let mut read_to = length(&output).await;
         let mut tick = interval(EVERY);
         loop {
             tick.tick().await;
             if !matches!(*self.seen.borrow(), PostgresStatus::Primary(_)) {
-                read_to = length(&output);
+                read_to = length(&output).await;
                 self.findings.set_commits(CommitFindings {
                     overrides: Vec::new(),
                     ..self.findings.commits()
@@ -72,8 +72,15 @@ impl Chores {
     }
 }
 
-fn length(path: &Path) -> u64 {
-    path.metadata().map_or(0, |meta| meta.len())
+/// Asked of a thread that may stand still with its disk.
+async fn length(path: &Path) -> u64 {
+    let path = path.to_owned();
+    let asked = tokio::task::spawn_blocking(move || path.metadata());
+    asked
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .map_or(0, |meta| meta.len())
 }
 
 /// How many waits were cancelled in what was written since `from`, and where that ends: behind the

@@ -87,6 +87,7 @@ impl RuleKeeper {
         let mut state = self.store.watch();
         let mut rule = self.lease.watch_rule();
         let mut next = Instant::now();
+        let mut failure = String::new();
         loop {
             tokio::select! {
                 _ = shutdown.wait_for(|stop| *stop) => return,
@@ -96,9 +97,20 @@ impl RuleKeeper {
                 () = sleep_until(next) => {}
             }
             let pace = match self.turn(&mut memory).await {
-                Ok(pace) => pace,
+                Ok(pace) => {
+                    failure.clear();
+                    pace
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "a step of a rule change failed");
+                    // Commits may be waiting for this step: told, and once.
+                    let text = crate::telemetry::chain(&error);
+                    if failure != text {
+                        tracing::warn!(
+                            error = text,
+                            "a step of a rule change failed; it is tried again"
+                        );
+                    }
+                    failure = text;
                     AFTER_FAILURE
                 }
             };
