@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
 use cluster_core::model::view::{ClusterView, Seen};
-use cluster_core::model::{ClusterState, MemberName, MemberReport, NodeId};
+use cluster_core::model::{ClusterState, MemberName, MemberReport, NodeId, PostgresStatus};
 
 /// What this member knows of its Raft group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -117,8 +117,8 @@ impl Board {
         ))
     }
 
-    /// Whether this member serves as primary at `now`: lease, activation and a recent answer of
-    /// PostgreSQL, all three [G7].
+    /// Whether this member serves as primary at `now`: lease, activation, a recent answer of
+    /// PostgreSQL and an open gate, all four [G7].
     pub fn serves_as_primary(&self, lease: &dyn LeaseView) -> bool {
         let now = lease.now();
         let Some(reign) = self.state.granted() else {
@@ -127,13 +127,16 @@ impl Board {
         reign.holder == self.me
             && reign.is_activated
             && lease.holder().may_serve(reign.epoch, now, &self.times)
-            && matches!(
-                self.own.postgres,
-                cluster_core::model::PostgresStatus::Primary(_)
-            )
+            && self.is_open_primary()
             && self
                 .postgres_answered_at
                 .is_some_and(|at| now.since(at) < Duration::from_secs(1))
+    }
+
+    /// Whether clients are let in: a balancer that is told of a primary sends them at once.
+    fn is_open_primary(&self) -> bool {
+        let postgres = &self.own.postgres;
+        matches!(postgres, PostgresStatus::Primary(primary) if primary.is_open)
     }
 }
 

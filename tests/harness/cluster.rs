@@ -476,11 +476,12 @@ impl Cluster {
         let config = self
             .login()
             .config(&self.members[member].host.address, POSTGRES_PORT);
-        let sql = sql.to_owned();
-        self.run(async move {
+        let statement = sql.to_owned();
+        let answer = self.run(async move {
             let client = sql::connect(&config, Duration::from_secs(3)).await?;
-            sql::column(&client, &sql, Duration::from_secs(30)).await
-        })
+            sql::column(&client, &statement, Duration::from_secs(30)).await
+        });
+        answer.with_context(|| format!("{}: {sql}", self.members[member].name))
     }
 
     /// `clusterctl`, asking any member; what it printed.

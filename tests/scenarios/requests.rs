@@ -135,40 +135,42 @@ fn status_tells_who_confirms_what_is_missing_and_what_overrides_it() -> Result<(
             seen => Err(seen["confirming"].to_string()),
         })
     };
-    let seen = until(&cluster, "two standbys confirm", &|seen| {
-        seen["confirming"]["members"]
-            .as_array()
-            .is_some_and(|all| all.len() == 2)
-    })?;
+    let confirms = |seen: &Value, count: usize| {
+        let found = &seen["confirming"];
+        let members = found["members"].as_array().map_or(0, Vec::len);
+        let live = seen["rules"].as_array().map_or(0, Vec::len);
+        members == count && found["is_proven"] == true && live == 1
+    };
+    let seen = until(&cluster, "two standbys confirm", &|seen| confirms(seen, 2))?;
     let found = &seen["confirming"];
-    ensure!(found["is_proven"] == true, "{found}");
     ensure!(found["survivable_standbys"] == 1, "{found}");
     ensure!(found["survivable_with_primary"] == 0, "{found}");
     let [left, lost] = [(primary + 1) % 3, (primary + 2) % 3];
     let name = cluster.members[left].name.clone();
     cluster.ctl(&["settings", "set", "nosync=true", "--member", &name])?;
-    until(&cluster, "one confirms", &|seen| {
-        seen["confirming"]["members"]
-            .as_array()
-            .is_some_and(|all| all.len() == 1)
-            && seen["rules"].as_array().is_some_and(|all| all.len() == 1)
+    until(&cluster, "one confirms", &|seen| confirms(seen, 1))?;
+    // Each member hears of it in its own time.
+    wait_until("the screen says why", PATIENCE, || {
+        let screen = cluster.status().map_err(|error| format!("{error:#}"))?;
+        let is_told = screen.contains("does not confirm: is tagged nosync");
+        if is_told { Ok(()) } else { Err(screen) }
     })?;
-    let screen = cluster.ctl(&["status"])?;
-    ensure!(
-        screen.contains("does not confirm: is tagged nosync"),
-        "{screen}"
-    );
-    let roles = cluster.get(primary, "/cluster")?.body;
-    ensure!(roles.contains("sync_standby"), "{roles}");
+    wait_until("the primary knows its sync standby", PATIENCE, || {
+        let roles = cluster
+            .get(primary, "/cluster")
+            .map_err(|e| e.to_string())?;
+        let is_known = roles.body.contains("sync_standby");
+        if is_known { Ok(()) } else { Err(roles.body) }
+    })?;
 
     cluster.members[primary].kill_host()?;
     cluster.members[lost].kill_host()?;
-    let seen = until(&cluster, "a word on what is missing", &|seen| {
-        !seen["blocked"].is_null()
+    // The command comes when the one that is left has sealed.
+    let seen = until(&cluster, "a word on both, and a command", &|seen| {
+        let missing = seen["blocked"]["missing"].as_array();
+        missing.is_some_and(|all| all.len() == 2) && seen["blocked"]["command"].is_string()
     })?;
     let blocked = &seen["blocked"];
-    let missing = blocked["missing"].as_array().map_or(0, Vec::len);
-    ensure!(missing == 2, "{blocked}");
     let command = blocked["command"].as_str().unwrap_or_default().to_owned();
     let expected = format!("clusterctl failover --to {name} --reason");
     ensure!(command.starts_with(&expected), "{blocked}");

@@ -150,6 +150,9 @@ fn run_suites<'a>(suites: impl Iterator<Item = &'a Suite>) -> ExitCode {
     }
     let mut all = Tally::default();
     println!();
+    for line in outcomes.iter().flat_map(|(_, outcome)| &outcome.complaints) {
+        println!("{line}");
+    }
     for (name, outcome) in &outcomes {
         let word = if outcome.is_good { "ok" } else { "FAILED" };
         println!(

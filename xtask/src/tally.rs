@@ -49,6 +49,40 @@ pub struct Outcome {
     pub took: Duration,
     /// Whether the program itself ended well.
     pub is_good: bool,
+    /// What the failed tests said, a line each.
+    pub complaints: Vec<String>,
+}
+
+/// Picks from a test program's output what each failed test said in the end.
+#[derive(Debug, Default)]
+struct Complaints {
+    of: Option<String>,
+    lines: Vec<String>,
+    /// How many lines after this one belong to it: the causes, or a panic's message.
+    more: usize,
+}
+
+/// Lines kept of one complaint.
+const COMPLAINT_LINES: usize = 8;
+
+impl Complaints {
+    fn hear(&mut self, line: &str) {
+        let header = line.strip_prefix("---- ");
+        if let Some(name) = header.and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.of = Some(name.to_owned());
+            self.more = 0;
+        } else if line.starts_with("Error: ")
+            || line.contains("' panicked at ")
+            || line.contains(") panicked at ")
+        {
+            let name = self.of.as_deref().unwrap_or("?");
+            self.lines.push(format!("{name}: {line}"));
+            self.more = COMPLAINT_LINES;
+        } else if self.more > 0 && !line.trim().is_empty() {
+            self.more -= 1;
+            self.lines.push(format!("    {line}"));
+        }
+    }
 }
 
 impl Outcome {
@@ -61,6 +95,7 @@ impl Outcome {
             },
             took: Duration::ZERO,
             is_good: false,
+            complaints: Vec::new(),
         }
     }
 }
@@ -70,6 +105,7 @@ pub fn count(mut command: Command) -> Outcome {
     let started = Instant::now();
     println!("xtask: {}", show(&command));
     let mut tally = Tally::default();
+    let mut complaints = Complaints::default();
     // A failed scenario says what it saw; where in the harness that was is noise.
     command.env("RUST_BACKTRACE", "0");
     let is_good = match command.stdout(Stdio::piped()).stdin(Stdio::null()).spawn() {
@@ -78,6 +114,7 @@ pub fn count(mut command: Command) -> Outcome {
                 for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                     let line = String::from_utf8_lossy(&line);
                     println!("{line}");
+                    complaints.hear(&line);
                     tally.add(Tally::of_line(&line).unwrap_or_default());
                 }
             }
@@ -95,12 +132,28 @@ pub fn count(mut command: Command) -> Outcome {
         tally,
         took: started.elapsed(),
         is_good,
+        complaints: complaints.lines,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use super::{Complaints, Tally};
+
+    #[test]
+    fn what_a_failed_test_said_is_kept_without_its_logs() {
+        let mut complaints = Complaints::default();
+        let said = "---- a::b stdout ----\n2026 INFO noise\nError: m1: SELECT 1\n\nCaused by:\n    refused\n\n\
+                    ---- c stdout ----\n\nthread 'c' (7) panicked at x.rs:3:5:\nno\nnote: run\n";
+        said.split('\n').for_each(|line| complaints.hear(line));
+        assert_eq!(complaints.lines[0], "a::b: Error: m1: SELECT 1");
+        assert_eq!(complaints.lines[2], "        refused");
+        assert_eq!(
+            complaints.lines[3],
+            "c: thread 'c' (7) panicked at x.rs:3:5:"
+        );
+        assert_eq!(complaints.lines[4], "    no");
+    }
 
     #[test]
     fn closing_line_is_counted() {
