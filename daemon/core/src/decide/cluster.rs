@@ -6,7 +6,7 @@ use crate::model::ids::MemberName;
 use crate::model::view::ClusterView;
 
 use super::reason::Reason;
-use super::{failover, membership, requests, sync_standbys, upkeep};
+use super::{confirming, failover, membership, requests, sync_standbys, upkeep};
 
 /// What one rule says about the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +95,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "placement",
         judge: membership::placement,
+    },
+    Rule {
+        name: "writes-wait",
+        judge: confirming::writes_wait,
     },
 ];
 

@@ -1,5 +1,5 @@
 //! Who confirms commits now and, for every other standby, why not: words for people and numbers for
-//! metrics. Nothing decides by them; the facts and the wish are those of `sync_standbys` and
+//! metrics. Nothing is done by them; the facts and the wish are those of `sync_standbys` and
 //! `wanted_rule`, so that what is said is what is done.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,9 @@ use crate::model::settings::Mode;
 use crate::model::view::ClusterView;
 use crate::model::{MemberName, Rule, RuleId};
 
+use super::cluster::Verdict;
 use super::losses::{Survivable, survivable};
+use super::reason::Reason;
 use super::sync_standbys::{facts_of, sync_report};
 use super::wanted_rule::{GRAY_AFTER, PROVEN_FOR, StandbyFacts, Wanted, wanted};
 
@@ -107,6 +109,21 @@ pub fn confirming(view: &ClusterView) -> Confirming {
         in_force,
         is_proven,
         standbys,
+    }
+}
+
+/// The last rule: there is nothing more to do about writes that wait, and people must read it.
+pub(super) fn writes_wait(view: &ClusterView) -> Verdict {
+    let asks = view.state.live_rules.iter().any(|rule| rule.k > 0);
+    if !asks || sync_report(view).is_none() {
+        return Verdict::Pass;
+    }
+    let found = confirming(view);
+    match &found.in_force {
+        Some(rule) if found.writes_wait => {
+            Verdict::Wait(Reason::WritesWait(found.names().count(), rule.k))
+        }
+        Some(_) | None => Verdict::Pass,
     }
 }
 

@@ -64,7 +64,7 @@ pub enum Reason {
     RuleWithdrawn(String),
     /// The first rule of the epoch is not confirmed yet.
     WaitingForConfirmation(String),
-    /// `strict`: too few standbys, and writes wait; how many confirm, how many are needed.
+    /// How many standbys confirm, and how many the rule in force asks for.
     WritesWait(usize, u32),
     /// The primary alone has lost its standbys.
     ReplicationLost(Duration),
@@ -290,7 +290,7 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "writes-wait",
-        "Mode `strict`, and fewer standbys confirm than `k_min`: writes wait until one is back.",
+        "Fewer standbys confirm than the rule in force asks for: writes wait.",
     ),
     (
         "replication-lost",

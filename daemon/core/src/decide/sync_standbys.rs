@@ -69,16 +69,6 @@ pub fn sync_standbys(view: &ClusterView) -> Verdict {
     }
 }
 
-/// In words, why writes wait or clients are not let in; for `status`.
-pub fn waiting(view: &ClusterView) -> Option<Reason> {
-    let seen = look(view)?;
-    let facts = facts_of(view, Some(seen.sync));
-    match wanted(&view.state.settings, seen.newest, &facts) {
-        Wanted::TooFew { confirm } => Some(Reason::WritesWait(confirm, view.state.settings.k_min)),
-        Wanted::Same | Wanted::PrimaryAlone { .. } | Wanted::Other(_) => None,
-    }
-}
-
 /// What the primary tells of its commits: of this epoch and this server process, or of none.
 pub(super) fn sync_report<'a>(view: &'a ClusterView) -> Option<&'a SyncReport> {
     let reign = view.state.followable()?;

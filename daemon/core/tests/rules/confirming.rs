@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cluster_core::decide::{Confirming, Survivable, blocked, confirming};
+use cluster_core::decide::reason::Reason;
+use cluster_core::decide::{Confirming, Survivable, blocked, confirming, decide_cluster};
 use cluster_core::model::member::Member;
 use cluster_core::model::settings::Mode;
 use cluster_core::model::view::Seen;
@@ -100,6 +101,17 @@ fn only_those_who_are_well_now_are_counted() {
     let found = ask(&look);
     assert!(found.writes_wait);
     assert_eq!(found.survivable.standbys, None);
+}
+
+#[test]
+fn writes_that_wait_are_not_called_well() {
+    let mut look = of(1, 1);
+    assert_eq!(look.asked(&[], decide_cluster).reason(), Reason::AllWell);
+    look.state.settings.mode = Mode::Strict;
+    look.late("b", 1_500).silent("b");
+    let verdict = look.asked(&[], decide_cluster);
+    assert_eq!(verdict.rule, "writes-wait");
+    assert_eq!(verdict.reason(), Reason::WritesWait(0, 1));
 }
 
 #[test]
