@@ -223,7 +223,6 @@ impl Look {
             (Verdict::Pass, "all-well") | (Verdict::Wait(_), "writes-wait")
         )
     }
-    }
 
     pub fn proposes(&self, wanted: &Rule, reason: &str) {
         let (verdict, code) = self.verdict();
