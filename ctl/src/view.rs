@@ -160,6 +160,7 @@ pub struct MemberView {
     pub receive_delay_ms: Option<u64>,
     pub commit_overrides: Vec<String>,
     pub cancelled_waits: u64,
+    pub strangers_ended: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -460,6 +461,7 @@ impl MemberView {
             receive_delay_ms: member.receive_delay_ms,
             commit_overrides: member.commit_overrides.clone(),
             cancelled_waits: member.cancelled_waits,
+            strangers_ended: member.strangers_ended,
         }
     }
 

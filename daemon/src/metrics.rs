@@ -473,6 +473,11 @@ fn durability(sheet: &mut Sheet, board: &Board, now: Moment) {
         "Commits on this member whose wait for a confirmation was cancelled.",
         number(health.cancelled_waits),
     );
+    sheet.counter(
+        "clusterd_sync_strangers_ended_total",
+        "Connections ended that confirmed commits and were no member's standby.",
+        number(health.strangers_ended),
+    );
     sheet.gauge(
         "clusterd_sync_commit_overrides",
         "Roles and databases on this member whose commits do not wait as the mode promises.",

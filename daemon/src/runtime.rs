@@ -476,6 +476,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
             lease: lease.clone(),
             store: store.clone(),
             report: report.subscribe(),
+            findings: Arc::clone(&findings),
             kept: kept.clone(),
         };
         let shutdown = built.shutdown.clone();

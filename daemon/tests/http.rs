@@ -334,6 +334,7 @@ async fn the_cluster_document_lists_members_as_patroni_does() {
 async fn the_cluster_document_tells_who_confirms_commits() {
     let mut sync = in_sync(board("a", primary()));
     sync.own.health.cancelled_waits = 3;
+    sync.own.health.strangers_ended = 4;
     sync.own.health.commit_overrides = vec!["role app: synchronous_commit = off".to_owned()];
     let world = World::new(sync);
     let running = serve(&world, None, None).await;
@@ -359,6 +360,7 @@ async fn the_cluster_document_tells_who_confirms_commits() {
         format!("clusterd_sync_rule_changes_total{labels} 2"),
         format!("clusterd_sync_cancelled_waits_total{labels} 3"),
         format!("clusterd_sync_commit_overrides{labels} 1"),
+        format!("clusterd_sync_strangers_ended_total{labels} 4"),
         r#"clusterd_sync_mode{mode="sync",name="a",scope="batman"} 1"#.to_owned(),
         r#"clusterd_sync_confirms{member="b",name="a",scope="batman"} 1"#.to_owned(),
     ] {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster_core::model::postgres::{Primary, Standby};
-use cluster_core::model::{Epoch, Incarnation, Lsn, PostgresStatus, TimelineId};
+use cluster_core::model::{Epoch, Incarnation, Lsn, MemberName, PostgresStatus, TimelineId};
 use clusterd::postgres::{
     ConfigInputs, GuardSupervisor, MemberAddress, Postgres, PostgresOptions, Promotion, Role,
-    Secret, StopMode, Upstream, slot_name,
+    Secret, StopMode, Upstream,
 };
 use clusterd_guard::clock::boottime_ns;
 use clusterd_guard::protocol::{Answer, Arm, Request};
@@ -292,7 +292,9 @@ impl Server {
             port: self.port,
             epoch: Epoch(epoch),
             incarnation: Incarnation(1),
-            slot: Some(slot_name(&of.name.parse().expect("a valid name"))),
+            slot: Some(MemberName::slot_name(
+                &of.name.parse().expect("a valid name"),
+            )),
         }
     }
 

@@ -201,6 +201,46 @@ fn x7_a_stranger_with_a_standbys_name_is_not_let_in_to_confirm() -> Result<()> {
     cluster.finish()
 }
 
+/// The same from a member's own host, where nobody refuses it: it has the name and not the member's slot.
+#[test]
+fn x7_a_stranger_on_a_members_own_host_is_ended_and_counted() -> Result<()> {
+    let mut cluster = Wanted::new("stranger-inside")
+        .members(2, 1)
+        .mode("strict")
+        .start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 1)?;
+    let (primary, standby) = (drill.primary, 1 - drill.primary);
+    cluster.expect_error("no member's standby counts for commits");
+    let ask = "SELECT application_name FROM pg_stat_replication WHERE sync_priority > 0";
+    let name = cluster.sql(primary, ask)?.concat();
+    let folder = cluster.folder.join("stranger-inside");
+    std::fs::create_dir(&folder)?;
+    let member = &cluster.members[primary];
+    let conninfo = format!(
+        "host={} port=5432 user=replicator password={} application_name={name}",
+        member.host.address,
+        cluster_tests::config::PASSWORD
+    );
+    let mut stranger = cluster.members[standby].host.command(Path::new("timeout"));
+    stranger.arg("20").arg(member.bin.join("pg_receivewal"));
+    stranger.args(["--synchronous", "--no-loop", "-d", &conninfo, "-D"]);
+    stranger.arg(&folder);
+    let ended = Host::run(stranger);
+    let said = format!("{ended:?}");
+    ensure!(
+        ended.is_err() && said.contains("terminating connection"),
+        "{said}"
+    );
+    wait_until("status tells of it", PATIENCE, || {
+        let screen = cluster.status().map_err(|error| format!("{error:#}"))?;
+        let is_told = screen.contains("under a name that was not theirs");
+        if is_told { Ok(()) } else { Err(screen) }
+    })?;
+    drill.wait_writing(clock())?;
+    drill.end_complete(&cluster)?;
+    cluster.finish()
+}
+
 /// X3: a cancelled wait is acknowledged with a warning. Nobody can prevent that; the daemon says so.
 #[test]
 fn x3_a_cancelled_wait_is_told() -> Result<()> {

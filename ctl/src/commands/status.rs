@@ -428,6 +428,13 @@ impl Screen {
                     member.name, member.cancelled_waits
                 ));
             }
+            if member.strangers_ended > 0 {
+                lines.push(format!(
+                    "{:<12} {} connections confirmed commits under a name that was not theirs; they \
+                     were ended",
+                    member.name, member.strangers_ended
+                ));
+            }
         }
         if lines.is_empty() {
             return;

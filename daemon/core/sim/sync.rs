@@ -290,6 +290,8 @@ impl World {
                 flushed: sender.flushed,
                 replayed: sender.flushed,
                 started_unix_ms: sender.started,
+                slot: None,
+                pid: 0,
             })
             .collect();
     }

@@ -253,5 +253,6 @@ fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::Memb
             .map(|report| report.health.commit_overrides.clone())
             .unwrap_or_default(),
         cancelled_waits: report.map_or(0, |report| report.health.cancelled_waits),
+        strangers_ended: report.map_or(0, |report| report.health.strangers_ended),
     }
 }

@@ -73,6 +73,15 @@ impl Postgres {
         Ok(())
     }
 
+    /// Ends walsenders that are not what their names say.
+    pub async fn end_strangers(&self, pids: &[i32]) -> Result<(), Error> {
+        let session = self.session().await?;
+        session
+            .query(self.limits().observe, sql::END_WALSENDER_PIDS, &[&pids])
+            .await?;
+        Ok(())
+    }
+
     /// A commit of nothing, not waiting for anybody: standbys have something to confirm, and the next
     /// reply of one lets go whoever waits (hazards A18).
     pub async fn nudge(&self) -> Result<(), Error> {

@@ -68,7 +68,7 @@ pub use old_server::OldServer;
 pub use old_standby::OldStandby;
 pub use options::{
     AppDatabase, ConfigInputs, FENCE, Gate, Limits, MemberAddress, PostgresOptions, Progress,
-    ReplicationTls, Role, Secret, StopMode, Upstream, slot_name,
+    ReplicationTls, Role, Secret, StopMode, Upstream,
 };
 pub use probe::ProbeLatencies;
 pub use promote::Promotion;

@@ -296,11 +296,6 @@ impl Default for Limits {
     }
 }
 
-/// The physical slot that `member` streams through on every other member.
-pub fn slot_name(member: &MemberName) -> String {
-    format!("clusterd_{}", member.as_str().replace('-', "_"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

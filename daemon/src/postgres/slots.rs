@@ -10,7 +10,7 @@ use super::{Error, Postgres, sql};
 /// A slot that should exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedSlot {
-    /// Its name; see `slot_name`.
+    /// Its name; see `MemberName::slot_name`.
     pub name: String,
     /// How far its user has come, when known; a slot in use is moved by its user only.
     pub reached: Option<Lsn>,

@@ -68,8 +68,8 @@ SELECT application_name, usename::text AS usename, coalesce(host(client_addr), '
   sync_state, sync_priority, coalesce((sent_lsn - '0/0')::int8, 0) AS sent, \
   coalesce((flush_lsn - '0/0')::int8, 0) AS flushed, \
   coalesce((replay_lsn - '0/0')::int8, 0) AS replayed, \
-  (extract(epoch FROM backend_start) * 1000)::int8 AS started, pid \
-FROM pg_stat_replication";
+  (extract(epoch FROM backend_start) * 1000)::int8 AS started, pid, slot_name::text AS slot \
+FROM pg_stat_replication LEFT JOIN pg_replication_slots ON active_pid = pid";
 
 /// Our walsenders' slots and whether they are in use.
 pub(super) const SLOTS: &str = "\
@@ -104,6 +104,10 @@ WHERE lower(c.setting) IN ('synchronous_commit=off', 'synchronous_commit=local',
 /// Ends walsenders by name.
 pub(super) const END_WALSENDERS: &str = "\
 SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = ANY($1)";
+
+/// Ends these walsenders and no other process.
+pub(super) const END_WALSENDER_PIDS: &str = "\
+SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid = ANY($1)";
 
 /// What one backend waits for.
 pub(super) const WAITS_FOR: &str =

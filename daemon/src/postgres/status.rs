@@ -408,6 +408,8 @@ fn sender(row: &Row) -> Sender {
         flushed: lsn(row, "flushed").unwrap_or(Lsn::ZERO),
         replayed: lsn(row, "replayed").unwrap_or(Lsn::ZERO),
         started_unix_ms: row.get::<_, Option<i64>>("started").map_or(0, unsigned),
+        slot: Some(text("slot")),
+        pid: row.get("pid"),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
     self, ConfigInputs, CopyOf, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
-    Upstream, WantedSlot, slot_name,
+    Upstream, WantedSlot,
 };
 
 use super::durable::{self, DurableRecord};
@@ -392,7 +392,7 @@ impl Actor {
             port,
             epoch,
             incarnation,
-            slot: Some(slot_name(&self.me)),
+            slot: Some(self.me.slot_name()),
             is_forward: false,
         })
     }
@@ -888,7 +888,7 @@ pub fn wanted_slots(
         .databases()
         .filter(|(name, _)| *name != me)
         .map(|(name, _)| WantedSlot {
-            name: slot_name(name),
+            name: name.slot_name(),
             reached: reached
                 .iter()
                 .find(|(known, _)| known == name)

@@ -48,6 +48,7 @@ struct Inner {
     checkpointed: Epoch,
     free_bytes: Option<u64>,
     commits: CommitFindings,
+    strangers_ended: u64,
 }
 
 #[derive(Default)]
@@ -96,6 +97,7 @@ impl Findings {
             free_bytes: inner.free_bytes,
             commit_overrides: inner.commits.overrides.clone(),
             cancelled_waits: inner.commits.cancelled,
+            strangers_ended: inner.strangers_ended,
         }
     }
 
@@ -106,6 +108,10 @@ impl Findings {
 
     pub(super) fn set_commits(&self, found: CommitFindings) {
         self.lock().commits = found;
+    }
+
+    pub(super) fn add_strangers(&self, count: usize) {
+        self.lock().strangers_ended += count as u64;
     }
 
     /// The newest epoch under which a checkpoint was completed here.

@@ -3,6 +3,7 @@
 //!
 //! Decides nothing and tells nobody itself: what it has proven goes into the member's next report.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::decide::rule_setter::{SetterStep, SetterView, rule_step};
@@ -17,6 +18,7 @@ use crate::postgres::{self, Postgres};
 use crate::raft::ClusterStore;
 
 use super::durable::DurableRecord;
+use super::probes::Findings;
 
 /// A look this often while a change is under way.
 const BRISK: Duration = Duration::from_millis(8);
@@ -47,8 +49,6 @@ pub struct Kept {
     pub given: RuleId,
     /// The newest rule proven in force.
     pub proven: Option<Proven>,
-    /// Names that count and are no member's, or are there twice.
-    pub foreign: Vec<String>,
 }
 
 /// The task's parts.
@@ -63,6 +63,8 @@ pub struct RuleKeeper {
     pub store: ClusterStore,
     /// The member loop's reports.
     pub report: watch::Receiver<Option<MemberReport>>,
+    /// Where ended strangers are counted.
+    pub findings: Arc<Findings>,
     /// What was proven.
     pub kept: watch::Sender<Kept>,
 }
@@ -76,6 +78,8 @@ struct Memory {
     ended_at: Instant,
     nudged_at: Instant,
     asked_at: Option<Instant>,
+    /// Walsenders that the look before took for strangers.
+    suspects: Vec<i32>,
     /// The last step that was logged.
     said: String,
 }
@@ -184,6 +188,7 @@ impl RuleKeeper {
             ended_at: Instant::now(),
             nudged_at: Instant::now(),
             asked_at: None,
+            suspects: Vec::new(),
             said: String::new(),
         })
     }
@@ -209,7 +214,7 @@ impl RuleKeeper {
     ) -> Result<Duration, postgres::Error> {
         known.say(&step);
         if !matches!(step, SetterStep::Foreign { .. }) {
-            known.kept.foreign.clear();
+            known.suspects.clear();
         }
         match step {
             SetterStep::Rest { .. } => return Ok(CALM),
@@ -247,9 +252,17 @@ impl RuleKeeper {
                 self.nudge(known).await;
                 return Ok(CALM);
             }
-            SetterStep::Foreign { names } => {
-                known.kept.foreign = names;
-                return Ok(AFTER_FAILURE);
+            SetterStep::Foreign { names, pids } => {
+                if pids.iter().all(|pid| known.suspects.contains(pid)) {
+                    tracing::error!(
+                        ?names,
+                        "somebody who is no member's standby counts for commits; the connection is ended"
+                    );
+                    self.postgres.end_strangers(&pids).await?;
+                    self.findings.add_strangers(pids.len());
+                    return Ok(AFTER_FAILURE);
+                }
+                known.suspects = pids;
             }
             SetterStep::Poisoned { name } => {
                 let why = format!("{name} shows a position that this server does not have");
@@ -347,9 +360,8 @@ impl Memory {
             return;
         }
         match step {
-            SetterStep::Foreign { names } => {
-                tracing::warn!(?names, "somebody else's name counts for commits");
-            }
+            // Told when it is certain.
+            SetterStep::Foreign { .. } => {}
             SetterStep::Rest { why } => tracing::debug!(?why, "the rule stays as it is"),
             _ => tracing::info!(step = said, "rule change"),
         }

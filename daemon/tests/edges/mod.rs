@@ -223,6 +223,8 @@ pub fn primary() -> PostgresStatus {
             flushed: Lsn(0x400_0000),
             replayed: Lsn(0x400_0000),
             started_unix_ms: 1_795_304_110_000,
+            slot: Some("clusterd_b".to_owned()),
+            pid: 4711,
         }],
         prepared_transactions: 0,
         oldest_transaction_ms: 0,

@@ -61,10 +61,13 @@ pub enum SetterStep {
         /// Which.
         rule: RuleId,
     },
-    /// Somebody else's name counts, or one name twice: the rule is not satisfied by it [A11 A13].
+    /// Somebody counts who is no member's standby: a name that is not ours, one that is without its
+    /// member's slot, or one twice. The rule is not satisfied by it [A11 A12 A13].
     Foreign {
         /// The names.
         names: Vec<String>,
+        /// The walsenders that are to end. One that just goes looks the same: it must be seen twice.
+        pids: Vec<i32>,
     },
     /// A sync standby claims more than this server has: its release pointer is poisoned. Stop at
     /// once; a new epoch [X28].
@@ -131,8 +134,8 @@ fn poisoned(primary: &Primary) -> Option<String> {
 /// Members leaving have priority 0 or no walsender, members joining have one above 0, and when k
 /// changed members staying have a walsender started after the reload.
 fn prove(view: &SetterView, newest: &Rule) -> SetterStep {
-    if let Some(names) = foreign(view.primary, newest) {
-        return SetterStep::Foreign { names };
+    if let Some(step) = foreign(view.primary, newest) {
+        return step;
     }
     let Some(reloaded) = view.reloaded_unix_ms else {
         return rest("the reload is on its way");
@@ -169,18 +172,22 @@ fn sync_names(rule: &Rule) -> BTreeSet<String> {
     names(rule).map(|name| name.to_string()).collect()
 }
 
-/// Names with a sync priority that are no member's, and names of the rule seen twice.
-fn foreign(primary: &Primary, newest: &Rule) -> Option<Vec<String>> {
+/// Who has a sync priority and is no member's standby.
+fn foreign(primary: &Primary, newest: &Rule) -> Option<SetterStep> {
     let named = sync_names(newest);
     let mut seen = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for sender in &primary.senders {
+    let is_stranger = |sender: &&Sender| {
         let name = &sender.application_name;
-        let is_ours = name.parse::<SyncName>().is_ok();
-        let is_twice = named.contains(name) && !seen.insert(name);
-        if sender.sync_priority > 0 && !is_ours || is_twice {
-            wrong.push(name.clone());
-        }
-    }
-    (!wrong.is_empty()).then_some(wrong)
+        let is_ours = name
+            .parse::<SyncName>()
+            .is_ok_and(|ours| sender.holds_slot_of(&ours.member));
+        let is_twice = is_ours && named.contains(name) && !seen.insert(name.clone());
+        sender.sync_priority > 0 && !is_ours || is_twice
+    };
+    let strangers: Vec<&Sender> = primary.senders.iter().filter(is_stranger).collect();
+    let names = strangers.iter().map(|it| it.application_name.clone());
+    (!strangers.is_empty()).then(|| SetterStep::Foreign {
+        names: names.collect(),
+        pids: strangers.iter().map(|it| it.pid).collect(),
+    })
 }

@@ -66,7 +66,7 @@ impl StandbyWatch {
             let Ok(name) = sender.application_name.parse::<SyncName>() else {
                 continue;
             };
-            if name.epoch == self.epoch {
+            if name.epoch == self.epoch && sender.holds_slot_of(&name.member) {
                 self.connected(&name, sender, primary.flushed, now);
                 connected.insert(name);
             }
@@ -179,6 +179,8 @@ mod tests {
             flushed: Lsn(flushed),
             replayed: Lsn(replayed),
             started_unix_ms: started,
+            slot: Some("clusterd_b".to_owned()),
+            pid: 41,
         }
     }
 

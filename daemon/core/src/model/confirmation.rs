@@ -149,7 +149,9 @@ pub fn confirmed_by(
         }
         .to_string();
         let on_connection = primary.senders.iter().any(|sender| {
-            sender.application_name == name && counts_for(x, sender.flushed, primary.flushed)
+            sender.application_name == name
+                && sender.holds_slot_of(member)
+                && counts_for(x, sender.flushed, primary.flushed)
         });
         let told = reports
             .get(member)

@@ -81,6 +81,13 @@ checked_name!(
     "a lower-case letter, then at most 30 lower-case letters, digits or hyphens"
 );
 
+impl MemberName {
+    /// The physical slot that this member streams through on every other one.
+    pub fn slot_name(&self) -> String {
+        format!("clusterd_{}", self.as_str().replace('-', "_"))
+    }
+}
+
 checked_name!(
     /// The name of a cluster; HTTP answers call it `scope`.
     ClusterName,

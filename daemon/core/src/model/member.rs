@@ -146,6 +146,10 @@ pub struct Health {
     /// Commits on this primary whose wait for a confirmation was cancelled, since its daemon started.
     #[serde(default)]
     pub cancelled_waits: u64,
+    /// Connections ended on this primary that confirmed commits and were no member's standby, since its
+    /// daemon started.
+    #[serde(default)]
+    pub strangers_ended: u64,
 }
 
 /// Long work a member is busy with.

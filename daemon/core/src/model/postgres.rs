@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ids::MemberName;
 use super::lsn::Lsn;
 use super::timeline::TimelineId;
 
@@ -172,6 +173,21 @@ pub struct Sender {
     pub replayed: Lsn,
     /// When the walsender started, Unix milliseconds.
     pub started_unix_ms: u64,
+    /// The slot that it streams through, empty for none. None: an earlier version did not look.
+    #[serde(default)]
+    pub slot: Option<String>,
+    /// Process id; 0 where an earlier version did not look.
+    #[serde(default)]
+    pub pid: i32,
+}
+
+impl Sender {
+    /// It streams through this member's own slot, which one walsender at a time can hold: whoever
+    /// only has the name is not the member [A12 A13].
+    pub fn holds_slot_of(&self, member: &MemberName) -> bool {
+        let slot = self.slot.as_ref();
+        slot.is_none_or(|slot| *slot == member.slot_name())
+    }
 }
 
 impl PostgresStatus {

@@ -46,6 +46,8 @@ pub fn sender(member: &str, epoch: u64, flushed: u64) -> Sender {
         flushed: Lsn(flushed),
         replayed: Lsn(flushed),
         started_unix_ms: STARTED + 1,
+        slot: Some(format!("clusterd_{member}")),
+        pid: 40,
     }
 }
 

@@ -151,7 +151,32 @@ fn a_name_twice_or_a_foreign_one_proves_nothing() {
     server.primary.senders.push(sender("b", 1, 150));
     assert!(matches!(server.step(), SetterStep::Foreign { .. }));
     server.primary.senders[2].application_name = "walreceiver".to_owned();
-    assert!(matches!(server.step(), SetterStep::Foreign { .. }));
+    server.primary.senders[2].pid = 77;
+    let found = SetterStep::Foreign {
+        names: vec!["walreceiver".to_owned()],
+        pids: vec![77],
+    };
+    assert_eq!(server.step(), found);
     server.primary.senders[2].sync_priority = 0;
     assert_eq!(server.step(), SetterStep::Prove { rule: RuleId(1) });
+}
+
+#[test]
+fn a_members_name_without_its_slot_is_a_strangers() {
+    let mut server = Server::new();
+    let mut rogue = sender("b", 1, 200);
+    rogue.slot = Some(String::new());
+    rogue.pid = 66;
+    // Whether the member is connected beside it or not.
+    server.primary.senders.push(rogue.clone());
+    let found = SetterStep::Foreign {
+        names: vec![rogue.application_name.clone()],
+        pids: vec![66],
+    };
+    assert_eq!(server.step(), found);
+    server
+        .primary
+        .senders
+        .retain(|it| it.pid == 66 || it.application_name != rogue.application_name);
+    assert_eq!(server.step(), found);
 }
