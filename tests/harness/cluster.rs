@@ -416,7 +416,8 @@ impl Cluster {
         self.wait_streaming(usize::from(self.wanted.databases) - 1, limit)
     }
 
-    /// Waits until one primary serves and so many standbys stream; the primary.
+    /// Waits until one primary serves, so many standbys stream, and commits are confirmed as the mode
+    /// says: before that a lost primary is waited for. The primary.
     ///
     /// # Errors
     /// Not within the limit.
@@ -439,7 +440,8 @@ impl Cluster {
                         .is_ok_and(|said| said.status == 200)
                 })
                 .count();
-            match streaming == standbys && ready == standbys {
+            let is_confirmed = standbys == 0 || is_confirmed(&seen["durability"]);
+            match streaming == standbys && ready == standbys && is_confirmed {
                 true => Ok(primary),
                 false => Err(format!("{ready} ready standbys, {seen}")),
             }
@@ -661,6 +663,15 @@ pub fn write_private(path: &std::path::Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         .with_context(|| format!("close {}", path.display()))
+}
+
+/// Nobody has to confirm commits, or one rule is live and somebody does.
+fn is_confirmed(durability: &Value) -> bool {
+    let count = |key: &str| durability[key].as_array().map_or(0, Vec::len);
+    durability["mode"] == "async"
+        || durability["k"].as_u64().is_some_and(|k| k > 0)
+            && count("live_rules") == 1
+            && count("confirming") > 0
 }
 
 /// `members` of an answer to `/cluster`.

@@ -16,6 +16,7 @@ mod by_hand;
 mod drill;
 mod durability_failover;
 mod durability_faults;
+mod durability_put_back;
 mod durability_standbys;
 mod durability_strict;
 mod failover;
