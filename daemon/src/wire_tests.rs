@@ -32,6 +32,8 @@ fn report(name: &str) -> MemberReport {
             replay_delay_ms: Some(12),
             replayed_at_unix_ms: Some(1_795_304_110_000),
             replay_paused: false,
+            replay_is_held: false,
+            has_too_little: false,
             has_frozen_receiver: false,
             unattached_for_ms: None,
             receiver: Some(Receiver {

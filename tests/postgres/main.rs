@@ -7,6 +7,7 @@
 mod basebackup;
 mod config_files;
 mod confirmations;
+mod held_replay;
 mod interrupted;
 mod place;
 mod promotion;

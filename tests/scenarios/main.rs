@@ -8,7 +8,8 @@
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
 //! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `durability_*`
 //! is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
-//! wait, `faults` are processes of PostgreSQL that stand still at a bad moment.
+//! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
+//! confirm and do not replay.
 
 mod bad_input;
 mod bootstrap;
@@ -16,6 +17,7 @@ mod by_hand;
 mod drill;
 mod durability_failover;
 mod durability_faults;
+mod durability_held;
 mod durability_put_back;
 mod durability_standbys;
 mod durability_strict;

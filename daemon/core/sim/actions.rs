@@ -145,6 +145,8 @@ impl World {
                 None => None,
             },
             Action::ReadEndOfWal { target } => self.read_end(node, *target, now),
+            // Nobody pauses replay in this world.
+            Action::ReplayEverything { .. } => None,
             Action::StartSealed => self.start_sealed(node, now),
             Action::Attach { to, epoch } => {
                 let upstream = self.index_of(to).map(|member| Upstream {
@@ -653,6 +655,7 @@ pub fn name(action: &Action) -> &'static str {
         Action::Detach { .. } => "Detach",
         Action::FastForward { .. } => "FastForward",
         Action::ReadEndOfWal { .. } => "ReadEndOfWal",
+        Action::ReplayEverything { .. } => "ReplayEverything",
         Action::StartSealed => "StartSealed",
         Action::Attach { .. } => "Attach",
         Action::StopDiverged => "StopDiverged",

@@ -297,6 +297,8 @@ fn standby(data: &Data, recovery: &Recovery, names: &[MemberName]) -> PostgresSt
         replay_delay_ms: None,
         replayed_at_unix_ms: None,
         replay_paused: false,
+        replay_is_held: false,
+        has_too_little: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver,

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use super::conninfo::{self, quote_setting};
 use super::control_data::ControlData;
+use super::held_replay::APPLY_DELAY;
 use super::options::ConfigInputs;
 use super::{Error, Postgres, durable_file};
 
@@ -268,6 +269,9 @@ impl Postgres {
         for (name, value) in self.user_parameters(inputs) {
             line(&name, &value);
         }
+        if inputs.replays_at_once {
+            line(APPLY_DELAY, "0");
+        }
         let conninfo = inputs
             .upstream
             .as_ref()
@@ -294,12 +298,22 @@ impl Postgres {
 
     /// Removes managed keys from `postgresql.auto.conf`; returns what was there.
     pub(super) fn scrub_auto_conf(&self) -> Result<Vec<String>, Error> {
+        self.scrub_lines(is_managed_line)
+    }
+
+    /// Removes one key from `postgresql.auto.conf`; whether it was there.
+    pub(super) fn scrub_from_auto_conf(&self, name: &str) -> Result<bool, Error> {
+        let removed = self.scrub_lines(|line| key_of(line).as_deref() == Some(name))?;
+        Ok(!removed.is_empty())
+    }
+
+    fn scrub_lines(&self, is_foreign: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
         let path = self.data_path("postgresql.auto.conf");
         let Some(text) = durable_file::read(&path)? else {
             return Ok(Vec::new());
         };
         let (kept, removed): (Vec<&str>, Vec<&str>) =
-            text.lines().partition(|line| !is_managed_line(line));
+            text.lines().partition(|line| !is_foreign(line));
         if !removed.is_empty() {
             let mut content = kept.join("\n");
             content.push('\n');

@@ -1,4 +1,4 @@
-//! Finds the end of WAL of a stopped server by reading its files.
+//! Finds the end of WAL by reading files: of a stopped server, or of one that receives nothing.
 //!
 //! The surprise: `pg_waldump` says where the last good record begins and how long it is, not where
 //! it ends; page headers in between are counted here.
@@ -20,12 +20,30 @@ const LONG_HEADER: u64 = 40;
 /// Reading may have to go through everything since the last checkpoint.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// How `pg_waldump` says that nothing begins at or behind the place it was told. Source: 13 to 18.
+const NO_RECORD: &str = "could not find a valid record after";
+
 impl Postgres {
     /// The end of the last whole record of `timeline` on disk, reading from `from`, the beginning of
     /// a record (a checkpoint's REDO location does).
     pub async fn end_of_wal_on_disk(&self, from: Lsn, timeline: TimelineId) -> Result<Lsn, Error> {
         self.require_stopped().await?;
         let segment = self.control_data().await?.wal_segment_bytes;
+        let last = self.last_record(from, timeline, segment).await?;
+        last.ok_or_else(|| Error::EndOfWal {
+            from,
+            why: NO_RECORD.to_owned(),
+        })
+    }
+
+    /// The end of the last whole record of `timeline` at or behind `from`, if there is one. Nobody
+    /// writes WAL here meanwhile: the caller has seen to that.
+    pub(super) async fn last_record(
+        &self,
+        from: Lsn,
+        timeline: TimelineId,
+        segment: u64,
+    ) -> Result<Option<Lsn>, Error> {
         let why = |why: String| Error::EndOfWal { from, why };
         let first = segment_file(timeline, from, segment);
         let mut command = tool::command(&self.program("pg_waldump"), self.owner());
@@ -72,9 +90,16 @@ impl Postgres {
                     limit: LIMIT,
                 })?;
         match last {
-            Some((start, length)) => Ok(record_end(start, length, segment)),
+            Some(found) => Ok(Some(found.end(segment))),
+            None if said.contains(NO_RECORD) => Ok(None),
             None => Err(why(tool::tail(&said))),
         }
+    }
+
+    /// Whether the segment of `timeline` that holds `at` has a file.
+    pub(super) fn has_segment(&self, timeline: TimelineId, at: Lsn, segment: u64) -> bool {
+        let file = segment_file(timeline, at, segment);
+        self.data_path("pg_wal").join(file).is_file()
     }
 
     /// The highest segment of a timeline that has a file, used or made in advance.
@@ -94,14 +119,38 @@ fn segment_file(timeline: TimelineId, at: Lsn, segment: u64) -> String {
     format!("{:08X}{}", timeline.0, segment_suffix(at, segment))
 }
 
-/// Start and total length of the record in one line of `pg_waldump`.
-fn record(line: &str) -> Option<(Lsn, u64)> {
+/// One line of `pg_waldump`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    start: Lsn,
+    /// Total length in bytes, page headers not counted.
+    length: u64,
+    /// The rest of its segment is left empty.
+    ends_segment: bool,
+}
+
+impl Record {
+    /// Where the next one begins.
+    fn end(self, segment: u64) -> Lsn {
+        let end = record_end(self.start, self.length, segment);
+        if self.ends_segment {
+            return Lsn(end.0.next_multiple_of(segment));
+        }
+        end
+    }
+}
+
+fn record(line: &str) -> Option<Record> {
     let (_, rest) = line.split_once("len (rec/tot):")?;
     let (lengths, rest) = rest.split_once(',')?;
     let total = lengths.split_once('/')?.1.trim().parse().ok()?;
     let (_, rest) = rest.split_once("lsn:")?;
     let start = rest.split(',').next()?.trim().parse().ok()?;
-    Some((start, total))
+    Some(Record {
+        start,
+        length: total,
+        ends_segment: line.starts_with("rmgr: XLOG ") && rest.contains("desc: SWITCH"),
+    })
 }
 
 /// Where a record that begins at `start` ends, page headers and alignment counted.
@@ -131,8 +180,23 @@ mod tests {
     fn a_line_of_pg_waldump_is_read() {
         let line = "rmgr: XLOG        len (rec/tot):    114/   114, tx:          0, lsn: \
                     0/01529450, prev 0/01529418, desc: CHECKPOINT_SHUTDOWN redo 0/1529450; tli 1";
-        assert_eq!(record(line), Some((Lsn(0x152_9450), 114)));
+        let wanted = Record {
+            start: Lsn(0x152_9450),
+            length: 114,
+            ends_segment: false,
+        };
+        assert_eq!(record(line), Some(wanted));
         assert_eq!(record("pg_waldump: error"), None);
+    }
+
+    /// Recovery stands at the end of the segment after it: a Grant that says less would be refused.
+    #[test]
+    fn behind_a_switch_the_wal_ends_with_its_segment() {
+        let line = "rmgr: XLOG        len (rec/tot):     24/    24, tx:          0, lsn: \
+                    0/01529450, prev 0/01529418, desc: SWITCH ";
+        let found = record(line).expect("a record");
+        assert!(found.ends_segment);
+        assert_eq!(found.end(4 << 20), Lsn(0x180_0000));
     }
 
     #[test]

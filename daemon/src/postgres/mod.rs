@@ -7,7 +7,8 @@
 //!
 //! | file | what it can do |
 //! |---|---|
-//! | `server` | start as a standby, stop, kill, reload, attach, detach, gate |
+//! | `server` | start as a standby, stop, kill, reload, attach, gate |
+//! | `detach`, `held_replay` | stop receiving; a standby that does not replay what it has |
 //! | `promote` | leave recovery onto exactly one timeline |
 //! | `status` | look: SQL when up, control file when down |
 //! | `initdb`, `roles` | make a first database and its roles |
@@ -23,10 +24,12 @@ mod confirmations;
 mod conninfo;
 mod control_data;
 mod data_dir;
+mod detach;
 mod durable_file;
 mod end_of_wal;
 mod guard;
 mod hba;
+mod held_replay;
 mod import;
 mod initdb;
 mod old_facts;

@@ -233,6 +233,9 @@ pub struct ConfigInputs {
     pub restore_command: Option<String>,
     /// `archive_command`, when archiving is on.
     pub archive_command: Option<String>,
+    /// No apply delay, whatever the parameters say: somebody needs what lies here.
+    #[serde(default)]
+    pub replays_at_once: bool,
 }
 
 pub use cluster_core::model::confirmation::FENCE;
@@ -250,6 +253,7 @@ impl Default for ConfigInputs {
             members: Vec::new(),
             restore_command: None,
             archive_command: None,
+            replays_at_once: false,
         }
     }
 }

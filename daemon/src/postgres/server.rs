@@ -1,4 +1,4 @@
-//! Start as a standby, stop, kill, reload; attach to and detach from an upstream; the gate.
+//! Start as a standby, stop, kill, reload; attach to an upstream; the gate.
 //!
 //! There is no other start than `start_standby`: a primary is a standby that was promoted.
 
@@ -13,7 +13,7 @@ use super::data_dir::DataDirKind;
 use super::options::{ConfigInputs, Gate, MemberAddress, StopMode, Upstream};
 use super::supervisor::{Program, ServerProcess};
 use super::tool::environment;
-use super::{Error, Postgres, lock, processes, sql};
+use super::{Error, Postgres, lock, sql};
 
 /// The file the guard appends PostgreSQL's output to.
 const OUTPUT: &str = "postgresql.log";
@@ -285,72 +285,6 @@ impl Postgres {
     pub async fn attach(&self, upstream: Upstream) -> Result<(), Error> {
         self.edit_config(|inputs| inputs.upstream = Some(upstream))
             .await
-    }
-
-    /// Stops following: clears conninfo and restore_command, and waits until no walreceiver process
-    /// exists and the startup process has gone round its loop under the new configuration.
-    ///
-    /// Afterwards `observe` says when the end of WAL is proven (hazards B1 to B5).
-    pub async fn detach(&self, limit: Duration) -> Result<(), Error> {
-        let _turn = self.inner.change.lock().await;
-        let inputs = ConfigInputs {
-            upstream: None,
-            restore_command: None,
-            ..self.inputs()
-        };
-        self.apply_config_in_turn(&inputs).await?;
-        let ServerProcess::Running { pid, .. } = self.process().await? else {
-            return Ok(()); // a stopped server is detached by its files
-        };
-        self.wait_until_all_are_told(limit).await?;
-        let begin = Instant::now();
-        let before = processes::startup_turns(pid);
-        loop {
-            // Once the startup process is in its retry wait after the reload, the next thing it
-            // does is to read the new configuration; it cannot ask for a receiver before that.
-            // Where it waits for something else (apply delay, conflict), two sleeps prove the same.
-            let turned = match (before, processes::startup_turns(pid)) {
-                (Some((was, before)), Some((is, now))) => was != is || now >= before + 2,
-                _ => false,
-            };
-            let asked_nobody = turned || self.startup_retries().await.unwrap_or(false);
-            if asked_nobody && processes::receiver(pid).is_none() {
-                return Ok(());
-            }
-            if begin.elapsed() > limit {
-                return Err(Error::TimedOut {
-                    what: "waiting for the walreceiver to end",
-                    limit,
-                });
-            }
-            sleep(STEP).await;
-        }
-    }
-
-    /// A session of ours shows a new configuration before the startup process was even signalled: the
-    /// postmaster goes through its children one by one, and may have to wait for a processor in
-    /// between. It does one thing after the other, so when it answers a new session it has told
-    /// everybody. What it answers does not matter.
-    async fn wait_until_all_are_told(&self, limit: Duration) -> Result<(), Error> {
-        let begin = Instant::now();
-        loop {
-            match self.connect().await {
-                Ok(_) => return Ok(()),
-                Err(Error::Sql { source }) if source.as_db_error().is_some() => return Ok(()),
-                Err(error) if begin.elapsed() > limit => return Err(error),
-                Err(_) => sleep(STEP).await,
-            }
-        }
-    }
-
-    /// Whether the startup process sits in the wait that means "nothing more, I look again soon".
-    async fn startup_retries(&self) -> Result<bool, Error> {
-        let session = self.session().await?;
-        let row = session
-            .query_one(self.limits().observe, sql::STARTUP_WAIT, &[])
-            .await?;
-        let event: Option<String> = row.get(0);
-        Ok(event.is_some_and(|event| self.major().retry_wait_events().contains(&event.as_str())))
     }
 
     /// Lets clients in.

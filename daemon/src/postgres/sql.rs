@@ -35,6 +35,7 @@ SELECT r.recovering, \
   CASE WHEN r.recovering THEN (pg_last_wal_receive_lsn() - '0/0')::int8 END AS received, \
   CASE WHEN r.recovering THEN (pg_last_wal_replay_lsn() - '0/0')::int8 END AS replayed, \
   CASE WHEN r.recovering THEN pg_is_wal_replay_paused() END AS paused, \
+  current_setting('recovery_min_apply_delay') <> '0' AS delayed, \
   (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::int8 AS replayed_at, \
   (extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) * 1000)::int8 AS delay, \
   (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') AS startup_wait, \
@@ -54,8 +55,16 @@ SELECT r.recovering, \
 FROM (SELECT pg_is_in_recovery() AS recovering) r LEFT JOIN pg_stat_wal_receiver w ON true";
 
 /// What the startup process waits for.
-pub(super) const STARTUP_WAIT: &str =
-    "SELECT (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup')";
+pub(super) const STARTUP_WAIT: &str = "\
+SELECT (SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup') AS startup_wait, \
+  CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END AS paused";
+
+/// The values in force of the parameters that a promotion may find too low.
+pub(super) const RECOVERY_PARAMETERS_IN_FORCE: &str = "\
+SELECT name, setting::int8 AS value FROM pg_settings WHERE name = ANY($1)";
+
+/// Replay goes on, whoever paused it.
+pub(super) const RESUME_REPLAY: &str = "SELECT pg_wal_replay_resume()";
 
 /// Whether it is in recovery, whether it has anybody to follow, and the last restartpoint's timeline.
 pub(super) const IS_SEALED: &str = "SELECT pg_is_in_recovery() AS recovering, \

@@ -14,6 +14,7 @@ use tokio_postgres::Row;
 
 use super::control_data::ControlData;
 use super::data_dir::DataDirKind;
+use super::detach::is_held_by;
 use super::supervisor::ServerProcess;
 use super::{Error, Postgres, conninfo, lock, processes, sql};
 
@@ -29,6 +30,8 @@ pub(super) struct Observer {
     unattached: Option<(String, Instant)>,
     /// Postmaster, replay position: the last look saw the retry wait here.
     retry_seen: Option<(i32, Lsn)>,
+    /// Postmaster and replay position of a pause, and whether a parameter is the reason.
+    paused_short: Option<((i32, Lsn), bool)>,
     /// No new session before this moment: a hung server must not collect backends.
     reconnect_after: Option<Instant>,
     /// The control file as last read, by its modification time.
@@ -246,8 +249,9 @@ impl Postgres {
         let receiver = receiver(row, pid);
         let conninfo: String = row.get("conninfo");
         let wait: Option<String> = row.get("startup_wait");
-        let retries =
-            wait.is_some_and(|event| self.major().retry_wait_events().contains(&event.as_str()));
+        let retries = wait
+            .as_deref()
+            .is_some_and(|event| self.major().retry_wait_events().contains(&event));
         let seen_twice = retries && observer.retry_seen == Some((pid, replayed));
         observer.retry_seen = retries.then_some((pid, replayed));
         let caught_up = received.is_some_and(|received| replayed >= received);
@@ -256,6 +260,11 @@ impl Postgres {
         let timeline = self
             .recovery_timeline(observer, receiver.as_ref(), end)
             .await?;
+        let at_end_of_wal = caught_up || (sealed && seen_twice);
+        let replay_paused = row.get::<_, Option<bool>>("paused").unwrap_or(false);
+        let is_held = replay_paused
+            || row.get::<_, bool>("delayed")
+            || wait.as_deref().is_some_and(is_held_by);
         let streams = receiver.as_ref().is_some_and(|it| it.is_streaming);
         observer.unattached = match observer.unattached.take() {
             _ if streams || conninfo.is_empty() => None,
@@ -278,17 +287,36 @@ impl Postgres {
             replayed,
             replay_delay_ms,
             replayed_at_unix_ms: row.get::<_, Option<i64>>("replayed_at").map(unsigned),
-            replay_paused: row.get::<_, Option<bool>>("paused").unwrap_or(false),
+            replay_paused,
+            replay_is_held: is_held && !at_end_of_wal,
+            has_too_little: replay_paused
+                && self.is_paused_short(observer, (pid, replayed)).await?,
             unattached_for_ms: unattached
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             has_frozen_receiver: receiver
                 .as_ref()
                 .is_some_and(|it| processes::is_frozen(it.pid)),
             receiver,
-            at_end_of_wal: caught_up || (sealed && seen_twice),
+            at_end_of_wal,
             follows: follows(&conninfo),
             started_unix_ms: unsigned(row.get("started")),
         }))
+    }
+
+    /// Asked once for each place where replay stands still.
+    async fn is_paused_short(
+        &self,
+        observer: &mut Observer,
+        place: (i32, Lsn),
+    ) -> Result<bool, Error> {
+        if let Some((known, answer)) = observer.paused_short
+            && known == place
+        {
+            return Ok(answer);
+        }
+        let answer = self.has_too_little().await?;
+        observer.paused_short = Some((place, answer));
+        Ok(answer)
     }
 
     /// The timeline of the last byte of WAL this standby has.

@@ -29,7 +29,7 @@ use super::durable::{self, DurableRecord};
 use super::observe::{observe, process_set};
 
 /// Waiting for the receiver to go.
-const DETACH_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const DETACH_LIMIT: Duration = Duration::from_secs(10);
 /// A promotion that takes longer is given up: the epoch is used.
 const PROMOTE_LIMIT: Duration = Duration::from_secs(30);
 /// A checkpoint before a hand-over.
@@ -44,12 +44,10 @@ const SILENT_LOOKS: u32 = 5;
 const REWOUND_START_LIMIT: Duration = Duration::from_secs(120);
 /// The source of a rewind has its first checkpoint by then.
 const SOURCE_CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
-/// Fetching what the best sealed member has more: the tail of a WAL, usually a moment.
-const FETCH_LIMIT: Duration = Duration::from_secs(60);
 /// One attempt to tell the leader.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// How often a wait looks again.
-const STEP: Duration = Duration::from_millis(5);
+pub(super) const STEP: Duration = Duration::from_millis(5);
 /// The same while clients are kept out.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -87,7 +85,7 @@ pub enum Error {
     },
 }
 
-fn doing(what: &'static str) -> impl FnOnce(postgres::Error) -> Error {
+pub(super) fn doing(what: &'static str) -> impl FnOnce(postgres::Error) -> Error {
     move |source| Error::Postgres {
         doing: what,
         source,
@@ -185,6 +183,7 @@ impl Actor {
                 Ok(Done::Plain)
             }
             Action::ReadEndOfWal { target } => self.read_end_of_wal(target, &context).await,
+            Action::ReplayEverything { .. } => self.replay_everything().await,
             Action::StartSealed => {
                 let inputs = self.inputs(&context.state);
                 self.postgres
@@ -305,65 +304,7 @@ impl Actor {
         Ok(Done::Plain)
     }
 
-    /// The end of WAL of a former primary, read from its files: from its last known flush position
-    /// if that is the beginning of something, else from its last checkpoint.
-    async fn read_end_of_wal(&self, target: Epoch, context: &Context) -> Result<Done, Error> {
-        let kept = self.durable.get();
-        let incarnation = kept
-            .incarnation
-            .ok_or_else(|| Error::Unknown("no data directory".to_owned()))?;
-        let control = self
-            .postgres
-            .control_data()
-            .await
-            .map_err(doing("read the control file"))?;
-        let promoted = context
-            .state
-            .ledger
-            .of_epoch(kept.promoted)
-            .map(|entry| entry.timeline);
-        let own = match promoted {
-            Some(timeline) => {
-                let fork = self
-                    .postgres
-                    .fork_of(timeline)
-                    .map_err(doing("read the history"))?;
-                fork.map(|fork| (timeline, fork))
-            }
-            None => None,
-        };
-        let timeline = own.map_or(control.checkpoint_timeline, |(timeline, _)| timeline);
-        let checkpoint = control.redo.max(own.map_or(Lsn::ZERO, |(_, fork)| fork));
-        let mut end = None;
-        if let Some((seen, flushed)) = context.last_flush
-            && seen == timeline
-        {
-            end = self
-                .postgres
-                .end_of_wal_on_disk(flushed, timeline)
-                .await
-                .ok();
-        }
-        let end = match end {
-            Some(end) => end,
-            None => self
-                .postgres
-                .end_of_wal_on_disk(checkpoint, timeline)
-                .await
-                .map_err(doing("read the end of WAL"))?,
-        };
-        let member = self.me.clone();
-        Ok(Done::Sealed(SealReport {
-            member,
-            incarnation,
-            target,
-            timeline,
-            end,
-            is_running: false,
-        }))
-    }
-
-    fn upstream(
+    pub(super) fn upstream(
         &self,
         to: &MemberName,
         epoch: Epoch,
@@ -395,62 +336,6 @@ impl Actor {
             slot: Some(self.me.slot_name()),
             is_forward: false,
         })
-    }
-
-    /// Fetches from another sealed member what that one has more, and stops receiving again. Both have
-    /// promised `target`: nothing of it can grow meanwhile.
-    async fn fast_forward(
-        &self,
-        from: &MemberName,
-        target: Epoch,
-        (timeline, until): (TimelineId, Lsn),
-        context: &Context,
-    ) -> Result<Done, Error> {
-        if self.durable.get().min_epoch != target {
-            return Err(Error::Unknown(format!(
-                "not sealed for epoch {target} any more"
-            )));
-        }
-        let of_timeline = context.state.ledger.entry(timeline);
-        let of_timeline = of_timeline.map(|entry| entry.epoch).ok_or_else(|| {
-            Error::Unknown(format!("timeline {timeline} is in no ledger known here"))
-        })?;
-        self.may_hold(of_timeline).await?;
-        let upstream = Upstream {
-            slot: None,
-            is_forward: true,
-            ..self.upstream(from, target, &context.state)?
-        };
-        self.postgres
-            .attach(upstream)
-            .await
-            .map_err(doing("fetch what another member has more"))?;
-        let fetched = timeout(FETCH_LIMIT, self.wait_until_replayed(until)).await;
-        // Whatever came of it: no receiver is left, and the end of WAL is proven anew.
-        self.postgres
-            .detach(DETACH_LIMIT)
-            .await
-            .map_err(doing("stop receiving WAL"))?;
-        match fetched {
-            Ok(fetched) => fetched.map(|()| Done::Plain),
-            Err(_elapsed) => Err(Error::TimedOut {
-                what: "fetching what another member has more",
-                limit: FETCH_LIMIT,
-            }),
-        }
-    }
-
-    async fn wait_until_replayed(&self, until: Lsn) -> Result<(), Error> {
-        loop {
-            let looked = observe(&self.postgres, &self.guard).await;
-            let PostgresStatus::Standby(standby) = looked.postgres else {
-                return Err(Error::Unknown("it is no standby any more".to_owned()));
-            };
-            if standby.replayed >= until {
-                return Ok(());
-            }
-            sleep(STEP).await;
-        }
     }
 
     async fn attach(
@@ -769,7 +654,7 @@ impl Actor {
     }
 
     /// WAL of this epoch may lie here from now on.
-    async fn may_hold(&self, epoch: Epoch) -> Result<(), Error> {
+    pub(super) async fn may_hold(&self, epoch: Epoch) -> Result<(), Error> {
         self.durable
             .change(move |kept| kept.line = kept.line.max(Some(epoch)))
             .await?;

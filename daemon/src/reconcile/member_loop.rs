@@ -458,10 +458,11 @@ const LEAST_FREE: u64 = 64 << 20;
 fn not_promotable(postgres: &PostgresStatus, health: &Health) -> Vec<String> {
     let mut reasons = Vec::new();
     if let PostgresStatus::Standby(standby) = postgres
-        && standby.replay_paused
+        && standby.has_too_little
     {
         reasons.push(
-            "its replay is paused (a parameter lower than the primary's, or on request)".into(),
+            "its replay is paused: a parameter is lower than the primary's; a restart cures it"
+                .into(),
         );
     }
     for (what, probe) in [("data", health.data_volume), ("WAL", health.wal_volume)] {
@@ -517,6 +518,7 @@ fn word(action: &Action) -> &'static str {
         Action::Detach { .. } => "detach",
         Action::FastForward { .. } => "fast-forward",
         Action::ReadEndOfWal { .. } => "reading the end of WAL",
+        Action::ReplayEverything { .. } => "replaying everything",
         Action::StartSealed => "start",
         Action::Attach { .. } => "attach",
         Action::StopDiverged => "stop",

@@ -27,3 +27,4 @@ pub mod observe;
 pub mod probes;
 pub mod reports;
 pub mod rule_keeper;
+mod sealing;

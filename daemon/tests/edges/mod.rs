@@ -240,6 +240,8 @@ pub fn standby(is_streaming: bool, replayed: u64) -> PostgresStatus {
         replay_delay_ms: Some(3),
         replayed_at_unix_ms: Some(1_795_304_110_500),
         replay_paused: false,
+        replay_is_held: false,
+        has_too_little: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver: Some(Receiver {

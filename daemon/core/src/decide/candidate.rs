@@ -23,6 +23,9 @@ pub struct Candidate {
     pub priority: u32,
     /// It held the newest epoch with this very data directory.
     pub was_primary: bool,
+    /// Somebody holds its replay back (a pause, an apply delay, a query): it is promoted when nobody
+    /// else can be, after it has replayed everything.
+    pub is_held: bool,
 }
 
 /// The whole judgement of one moment.
@@ -74,9 +77,15 @@ pub fn assess(view: &ClusterView) -> Assessment {
             Err(why) => found.refused.push((seal.member.clone(), why)),
         }
     }
+    // In `async` nothing is fetched from another member: what only this one has would be lost.
+    let waits = |one: &Candidate| one.is_held && view.state.settings.mode != Mode::Async;
     found.candidates.sort_by(|left, right| {
-        (right.position, right.seal.is_running, right.priority)
-            .cmp(&(left.position, left.seal.is_running, left.priority))
+        waits(left)
+            .cmp(&waits(right))
+            .then(right.position.cmp(&left.position))
+            .then(left.is_held.cmp(&right.is_held))
+            .then(right.seal.is_running.cmp(&left.seal.is_running))
+            .then(right.priority.cmp(&left.priority))
             .then_with(|| left.was_primary.cmp(&right.was_primary))
             .then_with(|| left.seal.member.cmp(&right.seal.member))
     });
@@ -180,11 +189,15 @@ fn judge(
         view.state.reign.as_ref().is_some_and(|reign| {
             reign.holder == seal.member && reign.incarnation == seal.incarnation
         });
+    let is_held = view.fresh(&seal.member).is_some_and(|report| {
+        matches!(&report.postgres, PostgresStatus::Standby(standby) if standby.replay_is_held)
+    });
     Ok(Candidate {
         seal: seal.clone(),
         position,
         priority,
         was_primary,
+        is_held,
     })
 }
 

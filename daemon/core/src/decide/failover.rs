@@ -280,6 +280,7 @@ fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(C
         position,
         priority: 1,
         was_primary: false,
+        is_held: false,
     };
     Some((candidate, loss))
 }

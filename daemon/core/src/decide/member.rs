@@ -51,10 +51,17 @@ pub enum Action {
         /// Where it ends.
         until: Lsn,
     },
-    /// Read the end of WAL of the stopped server and keep it as the seal.
+    /// Read the end of WAL from the files of a server that is stopped, or receives nothing and does not
+    /// replay what it has; keep it as the seal.
     ReadEndOfWal {
         /// The epoch it is sealed for.
         target: Epoch,
+    },
+    /// End a pause and an apply delay: what lies here is needed. The delay is back when the member
+    /// follows again.
+    ReplayEverything {
+        /// The epoch it is done for.
+        epoch: Epoch,
     },
     /// Start in recovery, without an upstream.
     StartSealed,
@@ -398,6 +405,9 @@ fn promote(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
             Action::Detach { epoch: reign.epoch },
             Reason::StopReceiving(reign.epoch),
         );
+    }
+    if standby.replay_is_held {
+        return seal::replay_everything(reign.epoch);
     }
     if !standby.at_end_of_wal {
         return idle(Reason::ReadingWal);

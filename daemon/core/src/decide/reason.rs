@@ -129,6 +129,8 @@ pub enum Reason {
     ReadingWal,
     /// The end of WAL is read from disk.
     ReadEndOfWal(Epoch),
+    /// A pause or an apply delay is lifted.
+    ReplayEverything(Epoch),
     /// Sealed; waiting for the leader to choose.
     Sealed(Epoch, Lsn),
     /// No data here, so nothing to seal.
@@ -392,7 +394,12 @@ pub const ALL: &[(&str, &str)] = &[
     ("reading-wal", "Recovery is reading the WAL on disk."),
     (
         "read-end-of-wal",
-        "The end of the stopped server's WAL is read from disk.",
+        "The end of WAL is read from the files of a server that is stopped, or whose replay is held \
+         back: by a pause, an apply delay or a query.",
+    ),
+    (
+        "replay-everything",
+        "What this standby has and did not replay is needed now: a pause or an apply delay ends.",
     ),
     ("sealed", "Sealed; the leader chooses."),
     ("nothing-to-seal", "There is no data here."),
@@ -521,6 +528,7 @@ impl Reason {
             Reason::StopReceiving(_) => "stop-receiving",
             Reason::ReadingWal => "reading-wal",
             Reason::ReadEndOfWal(_) => "read-end-of-wal",
+            Reason::ReplayEverything(_) => "replay-everything",
             Reason::Sealed(..) => "sealed",
             Reason::NothingToSeal(_) => "nothing-to-seal",
             Reason::StartSealed => "start-sealed",
@@ -615,6 +623,7 @@ impl Reason {
             | Reason::Promise(epoch)
             | Reason::StopReceiving(epoch)
             | Reason::ReadEndOfWal(epoch)
+            | Reason::ReplayEverything(epoch)
             | Reason::WaitingForLease(epoch)
             | Reason::Preparing(epoch)
             | Reason::OpenGate(epoch)

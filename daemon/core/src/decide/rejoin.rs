@@ -9,6 +9,7 @@ use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, Rule, TimelineId};
 
 use super::member::{Action, MemberVerdict, act, idle};
 use super::reason::Reason;
+use super::seal;
 
 /// Follows the promoted holder of `reign`.
 pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
@@ -147,10 +148,11 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
             Reason::StopReceiving(reign.epoch),
         );
     }
-    if !standby.at_end_of_wal {
-        return idle(Reason::ReadingWal);
-    }
-    match relation(view, standby.timeline, standby.proven_end(), reign) {
+    let (timeline, end) = match proven_place(view, reign, standby) {
+        Ok(place) => place,
+        Err(verdict) => return verdict,
+    };
+    match relation(view, timeline, end, reign) {
         Relation::OnLine => act(
             Action::Attach {
                 to: reign.holder.clone(),
@@ -160,6 +162,29 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
         ),
         Relation::Diverged { fork } => act(Action::StopDiverged, Reason::Diverged(fork)),
         Relation::Unknown => clone(view, reign, "its timeline is not the cluster's"),
+    }
+}
+
+/// Where the WAL of a standby that follows nobody ends: where its replay has come to an end, else, while
+/// replay is held back, what was read from its files; or what has to be done to know it.
+fn proven_place(
+    view: &MemberView,
+    reign: &Reign,
+    standby: &Standby,
+) -> Result<(TimelineId, Lsn), MemberVerdict> {
+    let epoch = reign.epoch;
+    if standby.at_end_of_wal {
+        return Ok((standby.timeline, standby.proven_end()));
+    }
+    if !standby.replay_is_held {
+        return Err(idle(Reason::ReadingWal));
+    }
+    if view.durable.min_epoch < epoch {
+        return Err(act(Action::Promise { epoch }, Reason::Promise(epoch)));
+    }
+    match view.seal.filter(|seal| seal.target == epoch) {
+        Some(seal) => Ok((seal.timeline, seal.end)),
+        None => Err(seal::held(view, epoch, standby).unwrap_or_else(|| idle(Reason::ReadingWal))),
     }
 }
 

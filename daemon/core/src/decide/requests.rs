@@ -167,6 +167,10 @@ fn may_take_over(
     let PostgresStatus::Standby(standby) = &report.postgres else {
         return Err(format!("is {}", report.postgres.word()));
     };
+    // A planned move is not begun with a wait for all that it has not replayed.
+    if standby.replay_paused {
+        return Err("has paused its replay (pg_wal_replay_resume ends that)".to_owned());
+    }
     let follows = standby
         .follows
         .as_ref()

@@ -4,6 +4,7 @@
 use crate::model::Epoch;
 use crate::model::PostgresStatus;
 use crate::model::member::SealReport;
+use crate::model::postgres::Standby;
 use crate::model::rule::is_on_line;
 use crate::model::view::MemberView;
 
@@ -30,9 +31,10 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
                 );
             }
             match view.seal.filter(|seal| seal.target == target) {
-                Some(seal) => fast_forward(view, target, seal)
+                Some(seal) => lend(view, target, seal, standby)
+                    .or_else(|| fast_forward(view, target, seal, standby))
                     .unwrap_or_else(|| idle(Reason::Sealed(target, seal.end))),
-                None => idle(Reason::ReadingWal),
+                None => held(view, target, standby).unwrap_or_else(|| idle(Reason::ReadingWal)),
             }
         }
         PostgresStatus::Stopped(_) if !view.set.is_empty => super::member::leftovers(),
@@ -63,9 +65,47 @@ pub fn seal(view: &MemberView, target: Epoch) -> MemberVerdict {
     }
 }
 
+/// Replay that is held back proves nothing, and may be so for hours: where the WAL ends is read from
+/// its files. Nobody is followed any more, so nothing is added meanwhile.
+pub(super) fn held(view: &MemberView, target: Epoch, standby: &Standby) -> Option<MemberVerdict> {
+    (standby.replay_is_held && !view.cannot_read_wal).then(|| {
+        act(
+            Action::ReadEndOfWal { target },
+            Reason::ReadEndOfWal(target),
+        )
+    })
+}
+
+/// Another member is to fetch what this one has. After a new start a server hands on only what it has
+/// replayed, so nothing may hold that back.
+fn lend(
+    view: &MemberView,
+    target: Epoch,
+    seal: &SealReport,
+    standby: &Standby,
+) -> Option<MemberVerdict> {
+    let wanted = view.state.fast_forward.as_ref()?;
+    let is_source = wanted.target == target && wanted.from == *view.me;
+    let hands_on = standby.end_of_wal() >= seal.end;
+    (is_source && standby.replay_is_held && !hands_on).then(|| replay_everything(target))
+}
+
+/// Lifts whatever holds replay back.
+pub(super) fn replay_everything(epoch: Epoch) -> MemberVerdict {
+    act(
+        Action::ReplayEverything { epoch },
+        Reason::ReplayEverything(epoch),
+    )
+}
+
 /// The leader chose this member, and another sealed one has more: only what both have sealed for
 /// may be fetched, and the seal is given anew afterwards [model-durability H11].
-fn fast_forward(view: &MemberView, target: Epoch, seal: &SealReport) -> Option<MemberVerdict> {
+fn fast_forward(
+    view: &MemberView,
+    target: Epoch,
+    seal: &SealReport,
+    standby: &Standby,
+) -> Option<MemberVerdict> {
     let wanted = view.state.fast_forward.as_ref().filter(|wanted| {
         wanted.target == target
             && wanted.member == *view.me
@@ -77,15 +117,20 @@ fn fast_forward(view: &MemberView, target: Epoch, seal: &SealReport) -> Option<M
         (seal.timeline, seal.end),
         (wanted.timeline, wanted.until),
     );
-    (!is_done && is_on_line).then(|| {
-        act(
-            Action::FastForward {
-                from: wanted.from.clone(),
-                target,
-                timeline: wanted.timeline,
-                until: wanted.until,
-            },
-            Reason::FastForward(wanted.member.clone(), wanted.from.clone()),
-        )
-    })
+    if is_done || !is_on_line {
+        return None;
+    }
+    // It asks for more only when it has replayed what it has.
+    if standby.replay_is_held {
+        return Some(replay_everything(target));
+    }
+    Some(act(
+        Action::FastForward {
+            from: wanted.from.clone(),
+            target,
+            timeline: wanted.timeline,
+            until: wanted.until,
+        },
+        Reason::FastForward(wanted.member.clone(), wanted.from.clone()),
+    ))
 }

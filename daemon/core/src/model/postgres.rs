@@ -82,6 +82,14 @@ pub struct Standby {
     pub replayed_at_unix_ms: Option<u64>,
     /// `pg_is_wal_replay_paused()`.
     pub replay_paused: bool,
+    /// It has WAL that it does not replay now: a pause, an apply delay, a conflict with a query. It
+    /// need not come to its end by itself.
+    #[serde(default)]
+    pub replay_is_held: bool,
+    /// It is paused because a parameter is lower here than on the primary: a promotion would end it,
+    /// a new start cures it [X23].
+    #[serde(default)]
+    pub has_too_little: bool,
     /// The walreceiver process, if one exists (from `pg_stat_wal_receiver`, or the process list).
     pub receiver: Option<Receiver>,
     /// Positive proof that recovery has consumed all WAL on disk and waits for more: `replayed >=

@@ -104,6 +104,8 @@ pub fn standby(flushed: u64) -> PostgresStatus {
         replay_delay_ms: None,
         replayed_at_unix_ms: None,
         replay_paused: false,
+        replay_is_held: false,
+        has_too_little: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver: Some(Receiver {
@@ -198,7 +200,7 @@ impl Look {
         self.report("a").postgres = PostgresStatus::Primary(primary(senders));
     }
 
-    fn verdict(&self) -> (Verdict, &'static str) {
+    pub fn verdict(&self) -> (Verdict, &'static str) {
         let view = ClusterView::settled(NodeId(1), &self.state, &self.reports, &[], &self.ages);
         let view = ClusterView {
             leading_for: self.leading_for,

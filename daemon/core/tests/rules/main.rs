@@ -4,5 +4,6 @@ mod cluster;
 mod commands;
 mod confirming;
 mod decisions;
+mod held;
 mod setter;
 mod settings;
