@@ -7,9 +7,10 @@ use cluster_core::model::member::SealReport;
 use cluster_core::model::view::Marker;
 use cluster_core::model::{Epoch, Incarnation, Lsn, RequestId, TimelineId};
 
+use crate::mistakes::Mutant;
 use crate::network::{MS, Message, Micros};
 use crate::postgres::{Data, Process, Upstream, Writable, first_data};
-use crate::world::{Mutant, World};
+use crate::world::World;
 
 /// A short action under way.
 #[derive(Clone, Debug)]
@@ -157,6 +158,9 @@ impl World {
                 if host.durable.min_epoch <= *epoch
                     && let Process::Recovery(recovery) = &mut host.postgres.process
                 {
+                    if self.mutant == Mutant::SealsTrustTheLease {
+                        recovery.receiver = None;
+                    }
                     recovery.follows = upstream;
                     host.mind.needs_rewind = false;
                     host.mind.rewind_impossible = false;
@@ -288,7 +292,7 @@ impl World {
     }
 
     fn detach(&mut self, node: usize, step: u8) -> Option<Micros> {
-        let survives = self.mutant == Mutant::ReceiverSurvivesDetach;
+        let survives = self.mutant.receivers_survive();
         let takes = self.random.between(2 * MS, 200 * MS);
         let Process::Recovery(recovery) = &mut self.nodes[node].postgres.process else {
             return None;

@@ -40,8 +40,42 @@ const SYNC: &[&str] = &[
     "fast-forward",
 ];
 
-/// What no schedule decides: `strict` is not run, and no simulated primary gives a proposal up.
-const UNDECIDED: &[&str] = &["rule-withdrawn", "writes-wait"];
+/// What happens when operators change who confirms commits.
+const CHANGES: &[&str] = &[
+    "mode",
+    "mode async",
+    "k",
+    "k_min",
+    "zones",
+    "nosync",
+    "sync_priority",
+];
+
+/// What is decided in the mode `strict`.
+const STRICT: &[&str] = &["writes-wait"];
+
+/// What clocks that jump lead to: two primaries that both let clients write, and a commit that is
+/// acknowledged although there is a newer primary, which has it.
+const JUMPS: &[&str] = &[
+    "clock jumps back",
+    "clock jumps ahead",
+    "clock changes its rate",
+    "two open primaries",
+    "acknowledged beside a newer primary",
+];
+
+/// What no schedule decides: no simulated primary gives a proposal up.
+const UNDECIDED: &[&str] = &["rule-withdrawn"];
+
+/// What must have been seen.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// Every rule, action and reason that any mode has.
+    Anywhere,
+    Sync,
+    Strict,
+    Jumps,
+}
 
 /// Counts by kind and name.
 #[derive(Clone, Debug, Default)]
@@ -68,30 +102,41 @@ impl Coverage {
         }
     }
 
-    /// Rules, actions and reasons that never occurred and should have.
-    pub fn missing(&self) -> Vec<String> {
+    /// What never occurred and should have.
+    pub fn missing(&self, wanted: Wanted) -> Vec<String> {
+        match wanted {
+            Wanted::Anywhere => self.missing_anywhere(),
+            Wanted::Sync => self.unseen(SYNC.iter().chain(CHANGES)),
+            Wanted::Strict => self.unseen(STRICT.iter()),
+            Wanted::Jumps => self.unseen(JUMPS.iter()),
+        }
+    }
+
+    fn missing_anywhere(&self) -> Vec<String> {
         let reasons = reason::ALL.iter().map(|(code, _)| *code);
         let reasons = reasons.filter(|code| UNREACHABLE.iter().all(|(known, _)| known != code));
         let rules = RULES.iter().map(|rule| ("rule", rule.name));
         let actions = NAMES.iter().map(|name| ("action", *name));
+        let elsewhere = [SYNC, STRICT, UNDECIDED].concat();
         rules
             .chain(actions)
             .chain(reasons.map(|code| ("reason", code)))
-            .filter(|(_, name)| !SYNC.contains(name) && !UNDECIDED.contains(name))
+            .filter(|(_, name)| !elsewhere.contains(name))
             .filter(|(kind, name)| self.get(kind, name) == 0)
             .map(|(kind, name)| format!("{kind} {name}"))
             .collect()
     }
 
-    /// The same of what schedules in the mode `sync` are there for.
-    pub fn missing_in_sync(&self) -> Vec<&'static str> {
-        let is_missing = |name: &&'static str| {
-            !self
-                .counts
+    fn unseen<'a>(&self, names: impl Iterator<Item = &'a &'a str>) -> Vec<String> {
+        let is_seen = |name: &&&str| {
+            self.counts
                 .iter()
-                .any(|((_, known), count)| known == name && *count > 0)
+                .any(|((_, known), count)| *known == **name && *count > 0)
         };
-        SYNC.iter().copied().filter(is_missing).collect()
+        names
+            .filter(|name| !is_seen(name))
+            .map(|name| (*name).to_owned())
+            .collect()
     }
 
     fn get(&self, kind: &str, name: &str) -> u64 {
@@ -104,6 +149,12 @@ impl Coverage {
     pub fn add(&mut self, other: &Coverage) {
         for (kind, name, count) in &other.fresh {
             *self.counts.entry((kind, name)).or_default() += count;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Coverage) {
+        for (key, count) in &other.counts {
+            *self.counts.entry(*key).or_default() += count;
         }
     }
 

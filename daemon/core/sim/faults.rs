@@ -35,6 +35,12 @@ impl World {
         self.plan.gap = self.random.between(2 * SECOND, 9 * SECOND);
         let first = self.random.between(100 * MS, 2 * SECOND);
         self.after(first, Event::Fault);
+        if self.kind.jumps {
+            self.after(first, Event::Jump);
+        }
+        if self.changes.is_some() {
+            self.after(first * 2, Event::Change);
+        }
     }
 
     /// Everything works again.
@@ -45,6 +51,7 @@ impl World {
             ..Plan::default()
         };
         self.network.heal();
+        self.mend_clocks();
         for node in 0..self.nodes.len() {
             self.nodes[node].dies_after_steps = None;
             self.nodes[node].storage_stuck = None;
@@ -91,7 +98,7 @@ impl World {
     }
 
     /// Mostly the primary or the leader.
-    fn victim(&mut self) -> usize {
+    pub fn victim(&mut self) -> usize {
         let primary = self.open_primary();
         let leader = self.ready_leader();
         let any = self.random.index(self.nodes.len());

@@ -6,14 +6,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
+use cluster_core::decide::sync_standbys::waiting;
 use cluster_core::decide::{RuleVerdict, Verdict, VoterChange, decide_cluster};
 use cluster_core::model::lease::{LeaderVote, Moment};
 use cluster_core::model::request::Step;
+use cluster_core::model::settings::Mode;
 use cluster_core::model::view::{ClusterView, Seen};
 use cluster_core::model::{ClusterState, Epoch, MemberReport, NodeId, RequestId};
 
+use crate::mistakes::Mutant;
 use crate::network::{MS, Message};
-use crate::world::{Mutant, Round, TICK, World};
+use crate::world::{Round, TICK, World};
 
 impl World {
     /// Leads, and an entry of its own under this vote is applied.
@@ -217,8 +220,9 @@ impl World {
     }
 
     fn judge(&mut self, node: usize, now: Moment) -> RuleVerdict {
-        let state = Rc::clone(self.state_of(node));
-        self.note_ages(node, &state, now);
+        let truth = Rc::clone(self.state_of(node));
+        self.note_ages(node, &truth, now);
+        let state = self.mistaken(node, &truth);
         let learners: Vec<(NodeId, bool)> = self
             .truth
             .learners
@@ -261,6 +265,12 @@ impl World {
             request_ages: &ages,
         };
         let verdict = decide_cluster(&view);
+        // What `status` would say now; asked now and then.
+        let asks = self.kind.mode == Mode::Strict && self.now.is_multiple_of(16);
+        let waits = (asks && verdict.verdict == Verdict::Pass).then(|| waiting(&view));
+        if let Some(Some(reason)) = waits {
+            self.coverage.count("reason", reason.code());
+        }
         self.check_paused(&state, &verdict);
         verdict
     }

@@ -1,7 +1,7 @@
 //! The simulation of whole clusters on the core's own functions: random schedules with faults
 //! (properties in `checks/`), named situations (`cases/`), and the lease searched exhaustively.
 //!
-//! `SIM_SEED=n` runs one schedule and tells everything; `SIM_SEEDS=n` says how many are run.
+//! `cargo xtask simulate` runs as many schedules as one wants, or one and tells everything.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,15 +9,22 @@
 )]
 
 mod actions;
+mod campaign;
+mod changes;
 mod checks;
+mod clocks;
 mod coverage;
 mod faults;
+mod kinds;
 mod leader;
 mod lease_model;
 mod lease_search;
 mod lease_truth;
 mod member;
+mod mistakes;
+mod mutants;
 mod network;
+mod one_loss;
 mod postgres;
 mod raft;
 mod random;

@@ -12,9 +12,10 @@ use cluster_core::model::{
     Addresses, ClusterState, Epoch, MemberKind, MemberReport, Phase, PostgresStatus,
 };
 
+use crate::mistakes::Mutant;
 use crate::network::{MS, Message, Micros, SECOND};
 use crate::postgres::{Process, Upstream};
-use crate::world::{Event, Guard, Lead, Mind, Mutant, TICK, World};
+use crate::world::{Event, Guard, Lead, Mind, TICK, World};
 
 /// What one look at a member gave.
 pub struct Look {
@@ -129,8 +130,8 @@ impl World {
                 why: "no answer yet".to_owned(),
             };
         }
-        if let (Mutant::ReceiverSurvivesDetach, PostgresStatus::Standby(standby)) =
-            (self.mutant, &mut postgres)
+        if let (true, PostgresStatus::Standby(standby)) =
+            (self.mutant.receivers_survive(), &mut postgres)
             && standby.follows.is_none()
         {
             standby.receiver = None;
@@ -390,7 +391,7 @@ impl World {
         if host.guard.armed.is_none() || host.guard.timer_at.is_some() {
             return;
         }
-        let at = host.clock.real(host.guard.kill_at).max(self.now);
+        let at = host.guard_clock.real(host.guard.kill_at).max(self.now);
         host.guard.timer_at = Some(at);
         let delay = at - self.now;
         self.after(delay, Event::Guard { node });
@@ -398,7 +399,7 @@ impl World {
 
     /// Kills when the deadline is near, whatever the daemon does.
     pub fn mind_guard(&mut self, node: usize) {
-        let now = self.local(node);
+        let now = self.local_of_guard(node);
         let host = &self.nodes[node];
         let Some(armed) = host.guard.armed else {
             return;
@@ -699,7 +700,8 @@ impl World {
         }
         let host = &mut self.nodes[node];
         host.host_up = true;
-        host.clock.booted_at = self.now;
+        host.clock.boot(self.now);
+        host.guard_clock.boot(self.now);
         if self.random.chance(self.plan.damage) {
             // A damaged directory is no copy any more: not the last one.
             let may_lose = self.open_primary().is_some_and(|primary| primary != node);

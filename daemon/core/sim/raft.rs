@@ -8,10 +8,11 @@
 use std::rc::Rc;
 
 use cluster_core::change::command::COMMAND_VERSION;
-use cluster_core::change::{Applied, Command, Rejected, Stamp, apply, invariants};
+use cluster_core::change::{Applied, Command, Rejected, Stamp, invariants};
 use cluster_core::model::lease::LeaderVote;
 use cluster_core::model::{ClusterState, NodeId};
 
+use crate::mistakes::{Mutant, apply_as};
 use crate::network::Micros;
 use crate::world::World;
 
@@ -79,12 +80,12 @@ impl Truth {
     }
 
     /// Applies one more committed entry. Returns what is broken.
-    fn commit(&mut self, place: u32) -> Vec<String> {
+    fn commit(&mut self, place: u32, mutant: Mutant) -> Vec<String> {
         let index = self.committed.len() as u64 + 1;
         let stamp = Rc::clone(&self.arena[place as usize].stamp);
         let mut next = ClusterState::clone(self.newest());
-        let outcome = apply(&mut next, index, &stamp);
-        let again = apply(&mut self.shadow, index, &stamp);
+        let outcome = apply_as(mutant, &mut next, index, &stamp);
+        let again = apply_as(mutant, &mut self.shadow, index, &stamp);
         let mut broken: Vec<String> = invariants::check(&next)
             .into_iter()
             .map(|text| format!("S2 S9: {text}"))
@@ -326,7 +327,7 @@ impl World {
             return;
         }
         for place in &log[known..] {
-            for broken in self.truth.commit(*place) {
+            for broken in self.truth.commit(*place, self.mutant) {
                 self.violated(&broken);
             }
             self.committed_one(*place);

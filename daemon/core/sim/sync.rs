@@ -10,8 +10,9 @@ use cluster_core::model::postgres::{Primary, Sender};
 use cluster_core::model::settings::Mode;
 use cluster_core::model::{Epoch, Lsn, PostgresStatus, Rule, RuleId, TimelineId};
 
+use crate::mistakes::Mutant;
 use crate::network::{MS, Micros, SECOND};
-use crate::world::{Mutant, World};
+use crate::world::World;
 
 /// So much may be written and not confirmed yet in a healthy cluster: some three seconds' worth.
 const UNCONFIRMED: u64 = 50_000;
@@ -20,7 +21,6 @@ const UNCONFIRMED: u64 = 50_000;
 #[derive(Clone, Debug)]
 pub struct Walsender {
     pub node: usize,
-    pub name: SyncName,
     pub started: Micros,
     pub is_connected: bool,
     /// Gone since, or behind since.
@@ -50,22 +50,24 @@ pub struct Commits {
     pub reloaded: Micros,
     /// Values some walsender may still work by; none of them is proven gone.
     pub evaluated: Vec<Rule>,
-    pub senders: BTreeMap<String, Walsender>,
+    pub senders: BTreeMap<SyncName, Walsender>,
     pub canary_waited: bool,
     /// Everything up to here was acknowledged.
     pub acknowledged: Lsn,
 }
 
 impl Commits {
-    pub fn new(epoch: Epoch, now: Micros) -> Commits {
+    /// Nothing waits under k = 0; under any other first rule everything does, until it is set.
+    pub fn new(epoch: Epoch, now: Micros, first: Option<Rule>) -> Commits {
+        let nobody = first.filter(|rule| rule.k == 0);
         Commits {
             epoch,
             started: now,
-            text: FENCE.to_owned(),
-            newest: None,
-            given: RuleId(0),
+            text: nobody.as_ref().map_or(FENCE.to_owned(), |_| String::new()),
+            given: nobody.as_ref().map_or(RuleId(0), |rule| rule.id),
+            evaluated: nobody.iter().cloned().collect(),
+            newest: nobody,
             reloaded: now,
-            evaluated: Vec::new(),
             senders: BTreeMap::new(),
             canary_waited: false,
             acknowledged: Lsn::ZERO,
@@ -85,44 +87,37 @@ impl Commits {
         }
     }
 
-    fn names(&self, sender: &Walsender) -> bool {
-        self.newest.as_ref().is_some_and(|rule| {
-            rule.set.get(&sender.name.member) == Some(&sender.name.incarnation)
-                && rule.epoch == sender.name.epoch
-        })
-    }
-
     /// Walsenders whose time has come work by the newest value.
     fn take(&mut self, now: Micros) {
-        let named: Vec<String> = self
-            .senders
-            .iter()
-            .filter(|(_, sender)| self.names(sender))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let newest = self.newest.as_ref();
         for (name, sender) in &mut self.senders {
             if sender.takes_at <= now {
-                sender.is_named = named.contains(name);
+                sender.is_named = newest.is_some_and(|rule| counts(rule, name));
             }
         }
     }
 
     /// What PostgreSQL acknowledges now: the smallest k of all values in use, over all their names.
     fn acknowledge(&mut self, end: Lsn, is_alone: bool) {
-        let Some(mut joint) = Rule::joint(&self.evaluated) else {
-            return;
+        let joint;
+        let rule = match &self.evaluated[..] {
+            [] => return,
+            [one] => one,
+            several => {
+                joint = Rule::joint(several);
+                let Some(joint) = &joint else { return };
+                joint
+            }
         };
-        if is_alone {
-            joint.k = 0;
-        }
+        let k = if is_alone { 0 } else { rule.k };
         let mut flushed: Vec<Lsn> = self
             .senders
-            .values()
-            .filter(|it| joint.set.get(&it.name.member) == Some(&it.name.incarnation))
-            .map(|it| it.flushed)
+            .iter()
+            .filter(|(name, _)| counts(rule, name))
+            .map(|(_, it)| it.flushed)
             .collect();
         flushed.sort_unstable_by(|left, right| right.cmp(left));
-        let upto = match joint.k {
+        let upto = match k {
             0 => Some(end),
             k => flushed.get(k as usize - 1).copied(),
         };
@@ -130,23 +125,36 @@ impl Commits {
     }
 }
 
+/// A rule counts this connection.
+fn counts(rule: &Rule, name: &SyncName) -> bool {
+    rule.epoch == name.epoch && rule.set.get(&name.member) == Some(&name.incarnation)
+}
+
 impl World {
+    /// Commits wait for somebody now.
     pub fn is_sync(&self) -> bool {
         self.truth.newest().settings.mode != Mode::Async
+    }
+
+    /// They do so now and then.
+    fn has_commits(&self) -> bool {
+        self.kind.mode != Mode::Async
     }
 
     /// PostgreSQL left recovery.
     pub fn begin_commits(&mut self, node: usize, timeline: TimelineId) {
         let ledger = &self.truth.newest().ledger;
         let epoch = ledger.entry(timeline).map(|entry| entry.epoch);
-        if let (true, Some(epoch)) = (self.is_sync(), epoch) {
-            self.nodes[node].postgres.commits = Some(Commits::new(epoch, self.now));
+        if let (true, Some(epoch)) = (self.has_commits(), epoch) {
+            let live = &self.state_of(node).live_rules;
+            let first = live.iter().rev().find(|rule| rule.epoch == epoch).cloned();
+            self.nodes[node].postgres.commits = Some(Commits::new(epoch, self.now, first));
         }
     }
 
     /// A standby's receiver has flushed what it got; the reply is on its way no longer.
     pub fn reply(&mut self, node: usize, primary: usize, epoch: Epoch) {
-        if !self.is_sync() {
+        if !self.has_commits() {
             return;
         }
         let Some(incarnation) = self.nodes[node].durable.incarnation else {
@@ -170,7 +178,6 @@ impl World {
         let (flushed, end) = (mine.end, theirs.end);
         let fresh = || Walsender {
             node,
-            name: name.clone(),
             started: now,
             is_connected: false,
             late_since: None,
@@ -182,10 +189,7 @@ impl World {
             takes_at: now + delay,
             is_named: false,
         };
-        let sender = commits
-            .senders
-            .entry(name.to_string())
-            .or_insert_with(fresh);
+        let sender = commits.senders.entry(name).or_insert_with(fresh);
         if !sender.is_connected {
             *sender = Walsender {
                 flushed: sender.flushed.max(flushed),
@@ -244,14 +248,18 @@ impl World {
             }
         }
         commits.take(now);
-        let end = data.end;
+        let (end, before) = (data.end, commits.acknowledged);
         commits.acknowledge(end, is_alone);
+        let has_grown = commits.acknowledged > before;
         let line = data.line.last().copied();
         // Up to where it begins the timeline has nothing of its own.
         if let Some((timeline, begin)) = line {
             let (epoch, told) = (commits.epoch, commits.acknowledged);
             if told > begin {
                 self.told(epoch, timeline, told);
+            }
+            if has_grown {
+                self.check_least(node);
             }
         }
     }
@@ -280,7 +288,7 @@ impl World {
             .iter()
             .filter(|(_, sender)| sender.is_connected)
             .map(|(name, sender)| Sender {
-                application_name: name.clone(),
+                application_name: name.to_string(),
                 user: String::new(),
                 client: String::new(),
                 state: "streaming".to_owned(),
@@ -341,8 +349,8 @@ impl World {
         let (Some(commits), Some(data)) = (&mut host.postgres.commits, &host.postgres.data) else {
             return;
         };
-        let end = data.end;
-        let text = format!("{step:?}");
+        let (end, epoch) = (data.end, commits.epoch);
+        let text = self.trace.is_some().then(|| format!("{step:?}"));
         let mut is_new = true;
         match step {
             SetterStep::Rest { .. } | SetterStep::AwaitRenewal => is_new = false,
@@ -354,14 +362,16 @@ impl World {
             SetterStep::Canary => commits.canary_waited = true,
             SetterStep::Set { rule, text } => {
                 commits.set(newest, text, now, &delays);
+                commits.canary_waited = false;
                 host.mind.proven = None;
-                self.check_set(node, rule);
+                self.check_set(node, rule, epoch);
             }
             SetterStep::AwaitWalsenders { names } => {
                 is_new = false;
                 for name in names {
                     // Ended; it comes back and knows the newest value from its start.
-                    if let Some(sender) = commits.senders.get_mut(&name) {
+                    let name = name.parse();
+                    if let Some(sender) = name.ok().and_then(|it| commits.senders.get_mut(&it)) {
                         sender.is_connected = false;
                     }
                 }
@@ -374,11 +384,11 @@ impl World {
                 }
             }
             SetterStep::Foreign { .. } | SetterStep::Poisoned { .. } => {
-                self.violated(&format!("X28: {text}"));
+                self.violated(&format!("X28: {step:?}"));
                 return;
             }
         }
-        if is_new {
+        if let (true, Some(text)) = (is_new, text) {
             self.say(node, || text);
         }
     }
@@ -389,11 +399,11 @@ impl World {
         let commits = host.postgres.commits.as_ref()?;
         let age = |since: Micros| (self.now - since) / 1000;
         // A receiver of an older epoch may still be there, under its older name.
-        let of_epoch = |it: &&Walsender| it.name.epoch == commits.epoch;
-        let standbys = commits.senders.values().filter(of_epoch);
-        let standbys = standbys.map(|sender| StandbySeen {
-            member: sender.name.member.clone(),
-            incarnation: sender.name.incarnation,
+        let standbys = commits.senders.iter();
+        let standbys = standbys.filter(|(name, _)| name.epoch == commits.epoch);
+        let standbys = standbys.map(|(name, sender)| StandbySeen {
+            member: name.member.clone(),
+            incarnation: name.incarnation,
             is_connected: sender.is_connected,
             proven_for_ms: sender.proven_since.map(age),
             late_for_ms: sender.late_since.map(age).filter(|ms| *ms > 100),
@@ -444,6 +454,9 @@ impl World {
         {
             mine.end = theirs.end;
             mine.line.clone_from(&theirs.line);
+            let newest = self.truth.newest();
+            let entry = newest.ledger.entry(theirs.timeline());
+            host.durable.line = host.durable.line.max(entry.map(|entry| entry.epoch));
             host.mind.seal = None;
             self.coverage.count("world", "fast-forwarded");
         }

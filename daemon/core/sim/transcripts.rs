@@ -9,9 +9,11 @@ use cluster_core::change::Command;
 use cluster_core::model::lease::Preset;
 use cluster_core::model::{Lsn, RequestKind, RequestOutcome, Tags};
 
+use crate::kinds::Kind;
+use crate::mistakes::Mutant;
 use crate::network::{MS, SECOND};
 use crate::postgres::Process;
-use crate::world::{Mutant, Setup, World};
+use crate::world::{Setup, World};
 
 /// The seed of every case.
 const SEED: u64 = 20;
@@ -19,16 +21,15 @@ const SEED: u64 = 20;
 fn setup_of(words: &[&str]) -> Setup {
     let mut setup = Setup {
         databases: 0,
-        has_witness: false,
         preset: Preset::Lan,
-        tags: Vec::new(),
-        brings: 0,
-        mode: cluster_core::model::settings::Mode::Async,
-        k: 1,
+        ..Setup::default()
     };
     for word in words {
         match *word {
             "witness" => setup.has_witness = true,
+            "mode=sync" => setup.kind = Kind::SYNC,
+            "mode=strict" => setup.kind = Kind::STRICT,
+            "k=2" => (setup.k, setup.k_min) = (2, 2),
             "preset=fast" => setup.preset = Preset::Fast,
             "preset=lan" => setup.preset = Preset::Lan,
             member => {
@@ -111,6 +112,12 @@ impl Case {
                     .map(|other| u8::from(other == node))
                     .collect();
                 self.world.network.split(&groups);
+            }
+            "link-cut" => {
+                let name = words[2].parse().expect("a member's name");
+                let (node, other) = (member(), self.world.index_of(&name).expect("a member"));
+                self.world.network.set(node, other, false);
+                self.world.network.set(other, node, false);
             }
             "heal" => self.world.network.heal(),
             "writes" => self.world.plan.writes = words[1].parse().expect("a number"),

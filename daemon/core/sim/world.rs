@@ -11,7 +11,6 @@ use std::time::Duration;
 use cluster_core::change::Command;
 use cluster_core::change::command::Founder;
 use cluster_core::model::lease::{Granter, Holder, LeaderVote, Moment, Preset};
-use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::{Durable, Seen};
 use cluster_core::model::{
@@ -21,8 +20,11 @@ use cluster_core::model::{
 
 use crate::actions::{Doing, Work};
 use crate::checks::Watch;
+use crate::clocks::Clock;
 use crate::coverage::Coverage;
 use crate::faults::Plan;
+use crate::kinds::Kind;
+use crate::mistakes::Mutant;
 use crate::network::{MS, Message, Micros, Network, SECOND};
 use crate::postgres::{Postgres, Timelines};
 use crate::raft::{RaftNode, Truth};
@@ -30,54 +32,6 @@ use crate::random::Random;
 
 /// The longest a loop is away, for the granter's credit.
 pub const TICK: Duration = Duration::from_millis(35);
-
-/// A world made wrong on purpose: every check must be able to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// As it is.
-    None,
-    GuardNeverKills,
-    GrantWithoutWaiting,
-    NewLeaderDoesNotWait,
-    PromoteWithoutUsed,
-    ReceiverSurvivesDetach,
-    StartWithoutSignal,
-    OpenBeforeActivation,
-    LeaderAnswersAlone,
-    CloneFromAnybody,
-    NobodyTakesOver,
-    /// Mode `sync`: PostgreSQL acknowledges what nobody confirmed.
-    AcknowledgesAlone,
-    /// Mode `sync`: a standby's crash takes flushed WAL with it, and nobody notices.
-    DiskLies,
-}
-
-impl Mutant {
-    pub fn new_leader_does_not_wait(self) -> bool {
-        self == Mutant::NewLeaderDoesNotWait
-    }
-}
-
-/// One host's clock: its own zero, its own rate.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    pub booted_at: Micros,
-    /// Ticks a real second, in millionths.
-    pub rate: u64,
-}
-
-impl Clock {
-    pub fn read(&self, now: Micros) -> Moment {
-        let passed = (now - self.booted_at) * self.rate / 1_000_000;
-        Moment(Duration::from_micros(passed + SECOND))
-    }
-
-    /// The first real time at which the clock shows at least `moment`.
-    pub fn real(&self, moment: Moment) -> Micros {
-        let local = (moment.0.as_micros() as u64).saturating_sub(SECOND);
-        self.booted_at + (local * 1_000_000).div_ceil(self.rate)
-    }
-}
 
 /// The dead-man's switch.
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,6 +99,8 @@ pub struct Lead {
     pub requests: BTreeMap<RequestId, (cluster_core::model::request::Step, Moment)>,
     pub grants: Vec<Moment>,
     pub last_verdict: &'static str,
+    /// The wait is over since then; for a mutant.
+    pub over_since: Option<Micros>,
 }
 
 impl Lead {
@@ -163,6 +119,7 @@ impl Lead {
             requests: BTreeMap::new(),
             grants: Vec::new(),
             last_verdict: "",
+            over_since: None,
         }
     }
 
@@ -184,6 +141,8 @@ pub struct Node {
     pub tags: Tags,
     pub id: NodeId,
     pub clock: Clock,
+    /// The same, unless clocks may do as they like.
+    pub guard_clock: Clock,
     pub host_up: bool,
     pub host_frozen: bool,
     pub daemon_up: bool,
@@ -208,16 +167,36 @@ pub struct Node {
 #[derive(Clone, Debug)]
 pub enum Event {
     Tick,
-    Deliver { to: usize, message: Message },
-    Guard { node: usize },
+    Deliver {
+        to: usize,
+        message: Message,
+    },
+    Guard {
+        node: usize,
+    },
     Fault,
-    StartDaemon { node: usize },
-    StartHost { node: usize },
-    Thaw { node: usize, host: bool },
-    Unwedge { node: usize },
-    StorageWorks { node: usize },
+    StartDaemon {
+        node: usize,
+    },
+    StartHost {
+        node: usize,
+    },
+    Thaw {
+        node: usize,
+        host: bool,
+    },
+    Unwedge {
+        node: usize,
+    },
+    StorageWorks {
+        node: usize,
+    },
     HealNetwork,
     Resume,
+    /// A clock breaks.
+    Jump,
+    /// An operator changes who confirms commits.
+    Change,
 }
 
 #[derive(Debug)]
@@ -247,6 +226,11 @@ impl Ord for Due {
 /// Everything.
 pub struct World {
     pub now: Micros,
+    pub kind: Kind,
+    /// The settings of its beginning.
+    pub home: Settings,
+    /// Operators change who confirms commits; whether it may be nobody.
+    pub changes: Option<bool>,
     pub random: Random,
     pub names: Vec<MemberName>,
     pub nodes: Vec<Node>,
@@ -271,6 +255,7 @@ pub struct World {
 /// Who takes part and how.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    pub kind: Kind,
     pub databases: usize,
     pub has_witness: bool,
     pub preset: Preset,
@@ -278,8 +263,31 @@ pub struct Setup {
     /// Members that bring a data directory.
     pub brings: usize,
     /// Who confirms commits.
-    pub mode: Mode,
     pub k: u32,
+    pub k_min: u32,
+    /// The zone of each member, by its place.
+    pub zones: BTreeMap<usize, u8>,
+    /// Operators change who confirms commits, and may make it nobody.
+    pub changes: bool,
+    pub may_be_async: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            kind: Kind::ASYNC,
+            databases: 3,
+            has_witness: false,
+            preset: Preset::Fast,
+            tags: Vec::new(),
+            brings: 0,
+            k: 1,
+            k_min: 1,
+            zones: BTreeMap::new(),
+            changes: false,
+            may_be_async: false,
+        }
+    }
 }
 
 impl World {
@@ -297,8 +305,12 @@ impl World {
             voters,
             ..Truth::default()
         };
+        let home = settings_of(setup, &names);
         let mut world = World {
             now: SECOND,
+            kind: setup.kind,
+            home,
+            changes: setup.changes.then_some(setup.may_be_async),
             random,
             names,
             nodes,
@@ -321,13 +333,13 @@ impl World {
             queue: BinaryHeap::new(),
             order: 0,
         };
-        world.form(setup);
+        world.form();
         world.after(MS, Event::Tick);
         world
     }
 
     /// The group forms with its first entry on every member.
-    fn form(&mut self, setup: &Setup) {
+    fn form(&mut self) {
         let founders = self
             .nodes
             .iter()
@@ -345,12 +357,7 @@ impl World {
                 generation: Generation(1),
             },
             members: founders,
-            settings: Box::new(Settings {
-                preset: setup.preset,
-                mode: setup.mode,
-                k: setup.k,
-                ..Settings::default()
-            }),
+            settings: Box::new(self.home.clone()),
         };
         let vote = LeaderVote {
             term: 1,
@@ -409,6 +416,8 @@ impl World {
             Event::Unwedge { node } => self.nodes[node].postgres.wedged_since = None,
             Event::StorageWorks { node } => self.nodes[node].storage_stuck = None,
             Event::HealNetwork => self.network.heal(),
+            Event::Jump => self.next_jump(),
+            Event::Change => self.next_change(),
             Event::Resume => self.operator(Command::Resume {
                 by: "sim".to_owned(),
             }),
@@ -452,6 +461,11 @@ impl World {
 
     pub fn local(&self, node: usize) -> Moment {
         self.nodes[node].clock.read(self.now)
+    }
+
+    /// What the guard's clock shows.
+    pub fn local_of_guard(&self, node: usize) -> Moment {
+        self.nodes[node].guard_clock.read(self.now)
     }
 
     /// The truth as applied at this member.
@@ -506,6 +520,18 @@ impl World {
     }
 }
 
+fn settings_of(setup: &Setup, names: &[MemberName]) -> Settings {
+    let zone = |(place, zone): (&usize, &u8)| (names[*place].clone(), format!("zone{zone}"));
+    Settings {
+        preset: setup.preset,
+        mode: setup.kind.mode,
+        k: setup.k,
+        k_min: setup.k_min,
+        zones: setup.zones.iter().map(zone).collect(),
+        ..Settings::default()
+    }
+}
+
 fn new_node(place: usize, setup: &Setup, random: &mut Random) -> Node {
     let is_witness = place >= setup.databases;
     let name = if is_witness {
@@ -517,10 +543,7 @@ fn new_node(place: usize, setup: &Setup, random: &mut Random) -> Node {
     if place < setup.brings {
         postgres.data = Some(crate::postgres::first_data(6_900_000_000 + place as u64));
     }
-    let clock = Clock {
-        booted_at: 0,
-        rate: random.between(995_000, 1_005_000),
-    };
+    let clock = Clock::new(random.between(995_000, 1_005_000));
     Node {
         name: name.parse().expect("a good name"),
         kind: if is_witness {
@@ -531,6 +554,7 @@ fn new_node(place: usize, setup: &Setup, random: &mut Random) -> Node {
         tags: setup.tags.get(place).cloned().unwrap_or_default(),
         id: NodeId(place as u64 + 1),
         clock,
+        guard_clock: clock,
         host_up: true,
         host_frozen: false,
         daemon_up: true,

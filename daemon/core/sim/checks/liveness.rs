@@ -28,8 +28,14 @@ impl World {
         }
         if self.is_sync() {
             let newest = truth.live_rules.last();
-            if newest.is_none_or(|rule| rule.k == 0) {
-                unwell.push("L5: nobody confirms commits".to_owned());
+            let able = truth
+                .databases()
+                .filter(|(name, _)| **name != self.names[primary] && truth.sync_priority(name) > 0);
+            let wanted = truth.settings.wanted_k().min(able.count() as u32);
+            if newest.is_none_or(|rule| rule.k < wanted) {
+                unwell.push(format!("L5: {wanted} could confirm commits: {newest:?}"));
+            } else if truth.live_rules.len() > 1 {
+                unwell.push(format!("L5: a rule is not activated: {newest:?}"));
             } else if self.commits_wait(primary) {
                 unwell.push(format!("L5: commits wait: {newest:?}"));
             }
@@ -134,6 +140,7 @@ impl World {
                 });
             }
             self.replace_the_wiped();
+            self.settle_settings();
             if self.now > patience {
                 self.accept_loss();
             }
@@ -150,10 +157,12 @@ impl World {
         }
         let unwell = self.unwell();
         if !unwell.is_empty() && self.violations.is_empty() {
+            let lives: Vec<_> = self.nodes.iter().map(|it| it.durable.incarnation).collect();
             let text = format!(
-                "not healed within {} s: {}",
+                "not healed within {} s: {}; {:?}, lives {lives:?}",
                 BOUND / SECOND,
-                unwell.join("; ")
+                unwell.join("; "),
+                self.truth.newest().live_rules
             );
             self.violated(&text);
             return;

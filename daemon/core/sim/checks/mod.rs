@@ -10,7 +10,7 @@ pub mod take_over;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::model::{Epoch, Incarnation, Lsn, RequestId, TimelineId};
+use cluster_core::model::{Epoch, Incarnation, Lsn, RequestId, RuleId, TimelineId};
 
 /// What the checks remember of a run.
 #[derive(Clone, Debug, Default)]
@@ -26,9 +26,14 @@ pub struct Watch {
     pub primaries: Vec<(Epoch, usize)>,
     /// What each epoch acknowledged: the end on its timeline.
     pub told: BTreeMap<Epoch, (TimelineId, Lsn)>,
-    /// The newest epoch that was granted by force.
-    pub accepted_loss: Option<Epoch>,
+    /// Epochs that were granted by force, or where nobody was promised anything.
+    pub accepted_loss: BTreeSet<Epoch>,
+    /// In `strict`: the fewest that had to confirm when a rule was made.
+    pub least: BTreeMap<RuleId, u32>,
     pub faults: u32,
+    /// How often the acknowledged end of an epoch grew.
+    pub acknowledgements: u64,
+    pub jumps: u32,
 }
 
 impl Watch {

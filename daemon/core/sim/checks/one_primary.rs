@@ -22,7 +22,7 @@ impl World {
                 continue;
             }
             open += u32::from(writable.is_open);
-            if self.holder != Some(node) {
+            if self.holder != Some(node) && !self.kind.jumps {
                 let holder = self
                     .truth
                     .newest()
@@ -36,6 +36,12 @@ impl World {
                 self.violated(&text);
                 return;
             }
+        }
+        if self.kind.jumps {
+            if open > 1 {
+                self.coverage.count("world", "two open primaries");
+            }
+            return;
         }
         if serving > 1 {
             self.violated("S3 S16: two members may serve as primary");

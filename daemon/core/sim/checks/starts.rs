@@ -86,10 +86,14 @@ impl World {
         }
     }
 
+    fn may_be_strict(&self) -> bool {
+        self.kind.mode == Mode::Strict || self.changes.is_some()
+    }
+
     /// A rewind or clone begins.
     pub fn check_source(&mut self, node: usize, from: usize, epoch: Epoch, what: &str) {
         // In `strict` a primary may wait for nobody but this copy.
-        let may_be_needed = self.truth.newest().settings.mode == Mode::Strict;
+        let may_be_needed = self.may_be_strict();
         if !(self.activated.contains(&epoch) || may_be_needed) || from == node {
             let text = format!("S11: a {what} from {} before activation", self.names[from]);
             self.violated(&text);
@@ -113,7 +117,9 @@ impl World {
         let epoch = timeline
             .and_then(|timeline| self.truth.newest().ledger.entry(timeline))
             .map(|entry| entry.epoch);
-        if !epoch.is_some_and(|epoch| self.activated.contains(&epoch)) {
+        let is_activated = epoch.is_some_and(|epoch| self.activated.contains(&epoch));
+        let is_waited_for = self.may_be_strict() && epoch.is_some();
+        if !is_activated && !is_waited_for {
             self.violated("S11: copied from a member that is not an activated primary");
         }
     }

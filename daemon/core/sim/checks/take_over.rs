@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use cluster_core::change::Command;
 use cluster_core::change::command::Grant;
-use cluster_core::model::{ClusterState, Epoch};
+use cluster_core::model::settings::Mode;
+use cluster_core::model::{ClusterState, Epoch, Rule};
 
 use crate::world::World;
 
@@ -25,8 +26,13 @@ impl World {
         match &stamp.command {
             Command::Grant(grant) => {
                 self.holder = self.index_of(&grant.member);
-                if grant.loss.is_some() {
-                    self.watch.accepted_loss = Some(grant.epoch);
+                // In `async` nobody was promised anything.
+                if grant.loss.is_some() || before.settings.mode == Mode::Async {
+                    self.watch.accepted_loss.insert(grant.epoch);
+                }
+                self.note_least(&before, &grant.first_rule);
+                if let Some(node) = self.holder {
+                    self.check_granted(grant.epoch, node);
                 }
                 self.check_grant(&before, grant);
             }
@@ -37,6 +43,7 @@ impl World {
                 self.check_confirmed(*epoch, *at, by);
                 self.note_activated(*epoch);
             }
+            Command::Propose { rule } => self.note_least(&before, rule),
             Command::Ask { id, .. } => {
                 self.watch.accepted.insert(id.clone());
             }
@@ -52,6 +59,12 @@ impl World {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn note_least(&mut self, before: &ClusterState, rule: &Rule) {
+        if before.settings.mode == Mode::Strict {
+            self.watch.least.insert(rule.id, before.settings.k_min);
         }
     }
 
@@ -73,6 +86,10 @@ impl World {
 
     fn check_grant(&mut self, before: &ClusterState, grant: &Grant) {
         self.check_best(before, grant);
+        // Where clocks jump a lease may be live for ever.
+        if self.kind.jumps {
+            return;
+        }
         let Some(old) = &before.reign else { return };
         if old.holder == grant.member {
             return;
@@ -87,7 +104,9 @@ impl World {
             let now = self.local(node);
             let holder_lives =
                 host.daemon_up && host.holder.valid_until > now && counts(host.holder.epoch);
-            let guard_lives = host.guard.deadline > now && host.guard.armed.is_some_and(counts);
+            let guard_now = self.local_of_guard(node);
+            let guard_lives =
+                host.guard.deadline > guard_now && host.guard.armed.is_some_and(counts);
             let is_live = holder_lives || guard_lives;
             if is_live {
                 let text = format!(
