@@ -505,14 +505,15 @@ fn hand_over(view: &MemberView) -> Option<MemberVerdict> {
     }
 }
 
+/// The oldest one, unless it is done: one after the other, as on a standby.
 fn reload_request(view: &MemberView) -> Option<RequestId> {
     view.state
         .open_requests()
         .into_iter()
-        .find(|request| {
-            matches!(&request.kind, RequestKind::Reload { member } if member == view.me)
-                && view.done_request != Some(&request.id)
-        })
+        .find(
+            |request| matches!(&request.kind, RequestKind::Reload { member } if member == view.me),
+        )
+        .filter(|request| view.done_request != Some(&request.id))
         .map(|request| request.id.clone())
 }
 

@@ -50,7 +50,9 @@ pub(super) fn reinit(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> 
     on_request(view, reign).filter(|verdict| matches!(verdict.action, Action::Clone { .. }))
 }
 
-/// An open request for this standby that has not been carried out yet.
+/// The oldest open request for this standby, unless it is carried out: then the next one waits until its
+/// end is recorded. A member tells of one, the last; two would be carried out in turn for ever while the
+/// leader waits for something else, and a standby that is restarted again and again confirms nothing.
 fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
     let request = view.state.open_requests().into_iter().find(|request| {
         let member = match &request.kind {
@@ -59,8 +61,11 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
             | RequestKind::Reinit { member } => Some(member),
             RequestKind::Switchover { .. } | RequestKind::Failover { .. } => None,
         };
-        member == Some(view.me) && view.done_request != Some(&request.id)
+        member == Some(view.me)
     })?;
+    if view.done_request == Some(&request.id) {
+        return None;
+    }
     let id = request.id.clone();
     let text = format!("{} by {}", request.kind.verb(), request.by);
     match &request.kind {
