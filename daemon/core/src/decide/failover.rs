@@ -17,7 +17,9 @@ use crate::model::{
 
 use super::candidate::{Assessment, Candidate, assess, known_lag, was_lonely};
 use super::cluster::{Verdict, propose};
+use super::membership;
 use super::reason::Reason;
+use super::requests;
 use super::sync_standbys::sync_standbys;
 
 /// So many failovers within ten minutes slow the next one down. Source: hazards G6.
@@ -405,6 +407,16 @@ fn first_rule(view: &ClusterView, epoch: Epoch, chosen: &SealReport, found: &Ass
     }
 }
 
+/// What needs no open primary goes on: a member with an empty disk that is to be replaced may be the very
+/// one whose confirmation is waited for, and the end of what a standby was asked for lets it go on.
+fn meanwhile(view: &ClusterView, reason: Reason) -> Verdict {
+    let others = [requests::members, membership::replace];
+    let mut others = others.into_iter().map(|rule| rule(view));
+    others
+        .find(|verdict| !matches!(verdict, Verdict::Pass | Verdict::Wait(_)))
+        .unwrap_or(Verdict::Wait(reason))
+}
+
 /// Promoted: the first rule is satisfied at the fork, clients may come in.
 pub fn activation(view: &ClusterView) -> Verdict {
     let Some(reign) = view.state.granted() else {
@@ -432,7 +444,7 @@ pub fn activation(view: &ClusterView) -> Verdict {
             Reason::RuleSatisfied,
         ),
         Some(rule) => match sync_standbys(view) {
-            Verdict::Pass => Verdict::Wait(Reason::WaitingForConfirmation(rule.to_string())),
+            Verdict::Pass => meanwhile(view, Reason::WaitingForConfirmation(rule.to_string())),
             verdict => verdict,
         },
         None => Verdict::Wait(Reason::WaitingForPromotion(reign.holder.clone())),
