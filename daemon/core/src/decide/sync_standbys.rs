@@ -275,8 +275,8 @@ fn change_rule(
     propose(Command::Propose { rule }, reason(seen.newest, change))
 }
 
-/// A young reign that is not open: standbys that may confirm have not had the time to. Those that are
-/// heard and still do not come, to a primary that waits for them, are a reason to try another one;
+/// A young reign that is not open: standbys that may confirm have not had the time to. One that has come
+/// is none of them: too few are left for the old k. Those that are heard and still do not come, to a primary that waits for them, are a reason to try another one;
 /// after several such tries to open without them, for then it is not this primary's network.
 fn while_standbys_attach(
     view: &ClusterView,
@@ -286,8 +286,9 @@ fn while_standbys_attach(
     if view.state.settings.wanted_k() == 0 || seen.reign.is_activated {
         return None;
     }
-    let may_confirm = |it: &&StandbyFacts| it.priority > 0 && it.cannot_confirm.is_none();
-    let mut able = facts.values().filter(may_confirm);
+    let may_come =
+        |it: &&StandbyFacts| it.priority > 0 && it.cannot_confirm.is_none() && !it.confirms();
+    let mut able = facts.values().filter(may_come);
     let age = view.grant_age?;
     if age < ATTACH_PATIENCE {
         return able
@@ -297,11 +298,14 @@ fn while_standbys_attach(
     if !able.any(|it| it.heard == Heard::Yes) || view.recent_grants.len() >= FLAPPING {
         return None;
     }
-    Some(if age < view.times.lease * 2 {
-        Verdict::Pass
-    } else {
-        replication_lost(seen, age)
-    })
+    // A pause keeps the primary where it is.
+    Some(
+        if age < view.times.lease * 2 || view.state.pause.is_some() {
+            Verdict::Pass
+        } else {
+            replication_lost(seen, age)
+        },
+    )
 }
 
 fn reason(newest: &Rule, change: Change) -> Reason {

@@ -55,6 +55,13 @@ pub struct StandbyFacts {
     pub has_failed: bool,
 }
 
+impl StandbyFacts {
+    /// It is there, and in time.
+    pub fn confirms(&self) -> bool {
+        self.is_connected && self.late_for.is_none_or(|late| late < GRAY_AFTER)
+    }
+}
+
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -156,9 +163,7 @@ fn is_member(current: &Rule, name: &MemberName) -> bool {
 }
 
 fn confirms(facts: &BTreeMap<MemberName, StandbyFacts>, name: &MemberName) -> bool {
-    facts
-        .get(name)
-        .is_some_and(|it| it.is_connected && it.late_for.is_none_or(|late| late < GRAY_AFTER))
+    facts.get(name).is_some_and(StandbyFacts::confirms)
 }
 
 fn judge(current: &Rule, facts: &BTreeMap<MemberName, StandbyFacts>) -> Judged {
