@@ -48,10 +48,18 @@ pub struct Assessment {
 
 /// Judges all members for the epoch after the newest one.
 pub fn assess(view: &ClusterView) -> Assessment {
-    let target = view.state.epoch().next();
     let mut found = Assessment::default();
-    collect_seals(view, target, &mut found);
-    set_aside_lonely(view, &mut found);
+    collect_seals(view, view.state.epoch().next(), &mut found);
+    let others = was_lonely(view).then(|| without_lonely(view, &found));
+    let others = others.flatten().map(|others| judge_all(view, others));
+    // Nobody of them may be promoted, or is on the right line: there is only the lonely one.
+    match others.filter(|others| !others.candidates.is_empty()) {
+        Some(others) => others,
+        None => judge_all(view, found),
+    }
+}
+
+fn judge_all(view: &ClusterView, mut found: Assessment) -> Assessment {
     let ledger = &view.state.ledger;
     let best = found
         .sealed
@@ -101,20 +109,21 @@ pub fn was_lonely(view: &ClusterView) -> bool {
 /// Whoever was cut off from its standbys is as cut off after another Grant, and they cannot fetch the
 /// little more it has. As long as the others block every live rule, nothing of that was acknowledged:
 /// they are Q, and it is left out.
-fn set_aside_lonely(view: &ClusterView, found: &mut Assessment) {
-    let Some(reign) = view.state.reign.as_ref().filter(|_| was_lonely(view)) else {
-        return;
-    };
+fn without_lonely(view: &ClusterView, found: &Assessment) -> Option<Assessment> {
+    let reign = view.state.reign.as_ref()?;
     let others = found
         .sealed
         .iter()
         .filter(|seal| seal.member != reign.holder);
     let others: Vec<SealReport> = others.cloned().collect();
-    if !others.is_empty() && missing(view.state, &others).is_empty() {
-        found.sealed = others;
-        let why = "it alone had lost its standbys".to_owned();
-        found.refused.push((reign.holder.clone(), why));
+    if others.is_empty() || !missing(view.state, &others).is_empty() {
+        return None;
     }
+    let mut found = found.clone();
+    found.sealed = others;
+    let why = "it alone had lost its standbys".to_owned();
+    found.refused.push((reign.holder.clone(), why));
+    Some(found)
 }
 
 fn collect_seals(view: &ClusterView, target: Epoch, found: &mut Assessment) {
