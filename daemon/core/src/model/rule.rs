@@ -92,16 +92,17 @@ pub fn demanding(live: &[Rule]) -> Vec<Rule> {
 /// The rules the sealed members do not block; empty = a failover loses nothing.
 ///
 /// A rule is blocked by enough of its standbys, by its own primary (same life of the data
-/// directory, sealed like any other), or, if it is of an older epoch, by the newest grantee once
-/// that has promoted. Source: DESIGN section 7; model-durability H5.
+/// directory, sealed like any other), or by whoever was granted a later epoch and promoted: its Grant
+/// blocked the rule, so it has everything that was or ever will be acknowledged under it. Not the newest
+/// one alone: a primary that waited for confirmations, died and died again in its next promotion has lost
+/// nothing by that. Source: DESIGN section 7; model-durability H5.
 pub fn unblocked(state: &ClusterState, sealed: &[SealReport]) -> Vec<Rule> {
     let set = sealed_set(sealed);
-    let newest = state
-        .reign
-        .as_ref()
-        .filter(|reign| reign.fork.is_some())
-        .filter(|reign| set.contains(&(reign.holder.clone(), reign.incarnation)))
-        .map(|reign| reign.epoch);
+    let promoted = state.ledger.entries.iter().filter(|it| it.fork.is_some());
+    let newest = promoted
+        .filter(|it| set.contains(&(it.member.clone(), it.incarnation)))
+        .map(|it| it.epoch)
+        .max();
     demanding(&state.live_rules)
         .into_iter()
         .filter(|rule| {
@@ -150,6 +151,7 @@ pub fn counts_for(x: Lsn, flushed: Lsn, primary_flushed: Lsn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ledger::LedgerEntry;
 
     fn rule(k: u32, names: &[&str]) -> Rule {
         let set = names
@@ -184,6 +186,45 @@ mod tests {
             rule(1, &[]).is_blocked_by_standbys(&sealed(&[])),
             "the fence always is"
         );
+    }
+
+    /// Found by the simulation in `strict`: b was copied anew from c, which waited for it; c died, was
+    /// granted again, and died before it was promoted.
+    #[test]
+    fn whoever_was_promoted_later_blocks_older_rules_also_when_its_next_grant_failed() {
+        let seal = |name: &str, life: u32| SealReport {
+            member: name.parse().expect("name"),
+            incarnation: Incarnation(life),
+            target: Epoch(4),
+            timeline: TimelineId(3),
+            end: Lsn(200),
+            is_running: true,
+        };
+        let entry = |epoch: u32, name: &str, fork: Option<Lsn>| LedgerEntry {
+            epoch: Epoch(u64::from(epoch)),
+            member: name.parse().expect("name"),
+            incarnation: Incarnation(1),
+            timeline: TimelineId(epoch + 1),
+            parent: TimelineId(epoch),
+            start: Lsn(100),
+            fork,
+        };
+        let mut state = ClusterState {
+            live_rules: vec![rule(1, &["b"])],
+            ..ClusterState::default()
+        };
+        state.ledger.entries = vec![
+            entry(1, "a", Some(Lsn(100))),
+            entry(2, "c", Some(Lsn(100))),
+            entry(3, "c", None),
+        ];
+        let blocked = |state: &ClusterState, life| {
+            unblocked(state, &[seal("b", 2), seal("c", life)]).is_empty()
+        };
+        assert!(blocked(&state, 1));
+        assert!(!blocked(&state, 2), "another life of c proves nothing");
+        state.ledger.entries[1].fork = None;
+        assert!(!blocked(&state, 1), "never promoted: it proves nothing");
     }
 
     #[test]
