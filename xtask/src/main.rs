@@ -12,7 +12,7 @@ mod tally;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Every developer command of Matriarch.
 #[derive(Parser)]
@@ -45,14 +45,9 @@ enum Command {
     Check,
     /// Format, and apply what clippy can repair.
     Fix,
-    /// The simulation: one seed, or many.
-    Sim {
-        /// Repeat exactly this schedule.
-        seed: Option<u64>,
-        /// How many schedules to try.
-        #[arg(long, conflicts_with = "seed")]
-        seeds: Option<u64>,
-    },
+    /// The simulation in release, on all cores: many schedules, or one that tells everything.
+    #[command(visible_alias = "sim")]
+    Simulate(Simulate),
     /// Measure with a release build.
     Bench {
         #[command(subcommand)]
@@ -64,6 +59,25 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+}
+
+#[derive(Args)]
+struct Simulate {
+    /// Repeat exactly this schedule.
+    seed: Option<u64>,
+    /// How many schedules to try.
+    #[arg(long, conflicts_with = "seed", default_value_t = 10_000)]
+    schedules: u64,
+    /// The number of the first one.
+    #[arg(long, conflicts_with = "seed", default_value_t = 1)]
+    first: u64,
+    /// Who confirms commits, and whether clocks jump: async, sync, strict, sync-jumps, strict-jumps, jumps
+    /// (both), mixed (all but async). A schedule has the kind of its number.
+    #[arg(long, default_value = "mixed")]
+    mode: String,
+    /// On how many cores; without it on all.
+    #[arg(long, conflicts_with = "seed")]
+    threads: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -92,7 +106,7 @@ fn main() -> ExitCode {
         Command::Test { only } => return suites::test(only.as_deref()),
         Command::Check => return suites::check(),
         Command::Fix => suites::fix(),
-        Command::Sim { seed, seeds } => suites::simulate(seed, seeds),
+        Command::Simulate(wanted) => suites::simulate(&wanted),
         Command::Bench {
             what: Bench::Failover { arguments },
         } => suites::release_tool("cluster-tests", "bench-failover", &arguments),

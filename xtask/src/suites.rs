@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::previous::{self, Previous};
 use crate::run::{cargo, run};
 use crate::tally::{Outcome, Tally, count};
-use crate::{root, setup};
+use crate::{Simulate, root, setup};
 
 /// One step of `test`.
 struct Suite {
@@ -232,17 +232,18 @@ pub fn fix() -> Result<()> {
 }
 
 /// The simulation: one schedule again, or many new ones.
-pub fn simulate(seed: Option<u64>, seeds: Option<u64>) -> Result<()> {
+pub fn simulate(wanted: &Simulate) -> Result<()> {
     let mut command = cargo(&["test", "--release", "-p", "cluster-core", "--test", "sim"]);
-    if let Some(seed) = seed {
-        command
-            .env("SIM_SEED", seed.to_string())
-            .args(["random", "--", "--nocapture"]);
+    command.args(["--", "campaign::campaign", "--exact"]);
+    command.args(["--ignored", "--nocapture"]);
+    command.env("SIM_MODE", &wanted.mode);
+    command.env("SIM_FIRST", wanted.first.to_string());
+    command.env("SIM_SCHEDULES", wanted.schedules.to_string());
+    if let Some(seed) = wanted.seed {
+        command.env("SIM_SEED", seed.to_string());
     }
-    if let Some(seeds) = seeds {
-        command
-            .env("SIM_SEEDS", seeds.to_string())
-            .args(["random", "--", "--nocapture"]);
+    if let Some(threads) = wanted.threads {
+        command.env("SIM_THREADS", threads.to_string());
     }
     run(command)
 }
