@@ -530,6 +530,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
         kept: kept.subscribe(),
         merged: merged.subscribe(),
         is_current: is_current.subscribe(),
+        clones_in_place: config.postgres.as_ref().is_some_and(|it| it.clone_in_place),
         leaving: built.leaving.subscribe(),
         outlets: Outlets {
             report,

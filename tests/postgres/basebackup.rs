@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use cluster_core::model::TimelineId;
-use clusterd::postgres::{CopyOf, Error, Progress};
+use clusterd::postgres::{CopyOf, Error, Progress, Upstream};
 use tokio::sync::watch;
 
 use crate::place::{LIMIT, Server, on_every_major};
@@ -204,6 +204,66 @@ fn a_clone_that_does_not_fit_says_how_much_is_missing_and_leaves_what_was_there(
         assert_eq!(b.postgres.control_data().await?.system_identifier, before);
         b.start().await?;
         b.wait_end_of_wal().await?;
+        b.stop().await?;
+        drop(mounted);
+        Ok(())
+    });
+}
+
+/// Only root can mount; whoever runs the tests as another user has it checked by CI.
+#[test]
+fn a_clone_in_place_fits_where_two_copies_do_not_and_is_refused_where_not_even_one_does() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        a.run("CREATE TABLE t AS SELECT repeat('x', 1000) AS v FROM generate_series(1, 100000)")
+            .await?;
+        a.postgres.apply_config(&a.inputs()).await?;
+        b.make_directory(&b.data_dir())?;
+        let mounted = Mounted::new(&b.data_dir(), 250)?;
+        b.make_ours(&b.data_dir())?;
+        let upstream = a.upstream(&b, 1);
+        let (progress, _) = watch::channel(Progress::default());
+        b.postgres
+            .clone_from(&upstream, None, progress.clone())
+            .await?;
+        let ended = b
+            .postgres
+            .clone_from(&upstream, None, progress.clone())
+            .await;
+        let Err(Error::NoRoom { needs_bytes, .. }) = &ended else {
+            panic!("{ended:?}");
+        };
+        let too_much = b.postgres.require_room_in_place(10 * needs_bytes);
+        assert!(matches!(too_much, Err(Error::NoRoom { .. })));
+        b.postgres.require_room_in_place(*needs_bytes)?;
+        // A source that does not answer costs nothing.
+        let nobody = Upstream {
+            port: 1,
+            ..upstream.clone()
+        };
+        let of = CopyOf {
+            database: a.postgres.control_data().await?.system_identifier,
+            timeline: a.primary().await?.timeline,
+        };
+        let ended = b
+            .postgres
+            .clone_in_place(&nobody, Some(of), progress.clone())
+            .await;
+        assert!(
+            matches!(ended, Err(Error::SourceUnreachable { .. })),
+            "{ended:?}"
+        );
+        assert!(b.data_dir().join("PG_VERSION").is_file());
+        b.postgres
+            .clone_in_place(&upstream, Some(of), progress)
+            .await?;
+        b.start().await?;
+        b.wait_end_of_wal().await?;
+        assert_eq!(b.number("SELECT count(*) FROM t").await?, 100_000);
         b.stop().await?;
         drop(mounted);
         Ok(())

@@ -194,6 +194,7 @@ impl World {
                 from,
                 epoch,
                 request,
+                in_place: _,
             } => {
                 let from = self.index_of(from)?;
                 self.check_source(node, from, *epoch, "clone");

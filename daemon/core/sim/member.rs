@@ -1,15 +1,16 @@
 //! A member's daemon: applies the log, renews, asks `decide_member`, reports; and the guard beside
 //! it. A thin shell: it decides nothing itself.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
 use cluster_core::decide::{Action, MemberVerdict, decide_member, wants_renewal};
 use cluster_core::model::member::{Busy, Health, Probe, SealReport};
-use cluster_core::model::view::{MemberView, ProcessSet};
+use cluster_core::model::view::{MemberView, ProcessSet, Seen};
 use cluster_core::model::{
-    Addresses, ClusterState, Epoch, MemberKind, MemberReport, Phase, PostgresStatus,
+    Addresses, ClusterState, Epoch, MemberKind, MemberName, MemberReport, Phase, PostgresStatus,
 };
 
 use crate::mistakes::Mutant;
@@ -25,6 +26,9 @@ pub struct Look {
     pub health: Health,
     pub busy: Option<Busy>,
 }
+
+/// Disks have room for two copies here: nobody asks what the others have.
+static NO_REPORTS: BTreeMap<MemberName, Seen> = BTreeMap::new();
 
 impl World {
     /// One turn of all loops of a daemon.
@@ -206,6 +210,9 @@ impl World {
             needs_rewind: host.mind.needs_rewind,
             rewind_impossible: host.mind.rewind_impossible,
             high_water: None,
+            no_room: None,
+            clones_in_place: false,
+            reports: &NO_REPORTS,
             cannot_read_wal: false,
         }
     }

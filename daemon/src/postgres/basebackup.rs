@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::data_dir::Marker;
 use super::options::{Progress, Upstream};
-use super::swap::{Place, remove_tree};
+use super::swap::{Place, Places, remove_tree};
 use super::{Error, Postgres, conninfo, durable_file, tool};
 
 /// What the C library says of a full volume; messages are asked for in English.
@@ -39,6 +39,18 @@ impl Postgres {
         progress: watch::Sender<Progress>,
     ) -> Result<(), Error> {
         let _turn = self.inner.change.lock().await;
+        self.prepare_clone(upstream, wanted).await?;
+        let places = self.clone_places()?;
+        self.copy_and_swap(upstream, wanted, &places, progress)
+            .await
+    }
+
+    /// Nothing runs here that would write into the same place, and the source is the right database.
+    pub(super) async fn prepare_clone(
+        &self,
+        upstream: &Upstream,
+        wanted: Option<CopyOf>,
+    ) -> Result<(), Error> {
         self.require_stopped().await?;
         // One that an earlier daemon started would write into the same place.
         self.cancel_tools().await?;
@@ -46,30 +58,43 @@ impl Postgres {
         if let Some(wanted) = wanted {
             self.require_database(upstream, wanted.database).await?;
         }
-        let tablespaces = self.tablespace_places()?;
-        let data = self.data_place()?;
-        let wal = self
-            .options()
-            .wal_dir
-            .as_deref()
-            .map(|dir| self.place(dir))
-            .transpose()?;
-        for place in [Some(&data), wal.as_ref()]
-            .into_iter()
-            .flatten()
-            .chain(&tablespaces)
-        {
+        Ok(())
+    }
+
+    /// The directories that a clone replaces, as they are linked now.
+    pub(super) fn clone_places(&self) -> Result<Places, Error> {
+        let wal = self.options().wal_dir.as_deref();
+        Ok(Places {
+            tablespaces: self.tablespace_places()?,
+            data: self.data_place()?,
+            wal: wal.map(|dir| self.place(dir)).transpose()?,
+        })
+    }
+
+    pub(super) async fn copy_and_swap(
+        &self,
+        upstream: &Upstream,
+        wanted: Option<CopyOf>,
+        places: &Places,
+        progress: watch::Sender<Progress>,
+    ) -> Result<(), Error> {
+        for place in places.all() {
             remove_tree(&place.clone)?;
             durable_file::make_directory(&place.clone, self.owner())?;
         }
-        let arguments = self.basebackup_arguments(upstream, &data, wal.as_ref(), &tablespaces);
+        let Places {
+            data,
+            wal,
+            tablespaces,
+        } = places;
+        let arguments = self.basebackup_arguments(upstream, data, wal.as_ref(), tablespaces);
         self.copy(arguments, &data.clone, progress).await?;
         self.verify(&data.clone).await?;
         if let Some(wanted) = wanted {
             self.require_timeline(&data.clone, wanted.timeline).await?;
         }
         self.set_marker(Marker::Swap, "")?;
-        self.swap_in(&data, wal.as_ref(), &tablespaces)?;
+        self.swap_in(data, wal.as_ref(), tablespaces)?;
         self.put_standby_signal()?;
         self.remove_placeholders()?;
         self.clear_marker(Marker::Swap)?;
@@ -248,7 +273,8 @@ fn last_progress(said: &str) -> Option<Progress> {
     })
 }
 
-fn free_bytes(path: &Path) -> u64 {
+/// What an ordinary user may still write on the volume of `path`.
+pub(super) fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |volume| volume.f_bavail * volume.f_frsize)
 }
 

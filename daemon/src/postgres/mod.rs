@@ -12,13 +12,14 @@
 //! | `promote` | leave recovery onto exactly one timeline |
 //! | `status` | look: SQL when up, control file when down |
 //! | `initdb`, `roles` | make a first database and its roles |
-//! | `basebackup`, `swap`, `rewind` | become a copy of, or rejoin, another member |
+//! | `basebackup`, `clone_in_place`, `swap`, `rewind` | become a copy of, or rejoin, another member |
 //! | `old_server`, `old_facts`, `old_standby`, `old_pace`, `import` | a server that somebody else runs here, and what is taken over of it |
 //! | `slots`, `probe`, `parameters`, `end_of_wal` | what their names say |
 //! | `data_dir`, `config_files`, `hba`, `conninfo`, `control_data` | files and their words |
 //! | `sql`, `tool`, `supervisor`, `version` | the ways in, and what differs between majors |
 
 mod basebackup;
+mod clone_in_place;
 mod config_files;
 mod confirmations;
 mod conninfo;

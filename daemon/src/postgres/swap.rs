@@ -24,6 +24,30 @@ pub(super) struct Place {
     pub old: PathBuf,
 }
 
+impl Place {
+    /// Where the directories lie that earlier clones have replaced here.
+    pub(super) fn olds(&self) -> Vec<PathBuf> {
+        (1..=OLD_KEPT)
+            .map(|number| numbered(&self.old, number))
+            .collect()
+    }
+}
+
+/// Everything that a clone replaces.
+pub(super) struct Places {
+    pub data: Place,
+    pub wal: Option<Place>,
+    pub tablespaces: Vec<Place>,
+}
+
+impl Places {
+    /// Data, WAL, tablespaces.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Place> {
+        let own = std::iter::once(&self.data).chain(&self.wal);
+        own.chain(&self.tablespaces)
+    }
+}
+
 impl Postgres {
     /// Removes the directories that clones have replaced; called once the new one is proven.
     pub async fn discard_old(&self) -> Result<(), Error> {
@@ -34,8 +58,8 @@ impl Postgres {
             places.push(self.place(dir)?);
         }
         for place in places {
-            for number in 1..=OLD_KEPT {
-                remove_tree(&numbered(&place.old, number))?;
+            for old in place.olds() {
+                remove_tree(&old)?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use cluster_core::change::Command;
 use cluster_core::decide::Action;
 use cluster_core::model::lease::LeaseTimes;
 use cluster_core::model::member::SealReport;
-use cluster_core::model::view::{Marker, Seen};
+use cluster_core::model::view::{Marker, NoRoom, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
     RuleId, TimelineId,
@@ -108,6 +108,8 @@ pub enum Done {
     },
     /// Only a clone cures it.
     RewindImpossible,
+    /// A clone does not fit.
+    NoRoom(NoRoom),
     /// Roles and slots are there.
     Prepared(Epoch),
     /// Writers are gone and the target has everything.
@@ -205,7 +207,13 @@ impl Actor {
                 from,
                 epoch,
                 request,
-            } => self.clone_from(&from, epoch, request, context).await,
+                in_place,
+            } => {
+                let cloned = self
+                    .clone_from(&from, (epoch, request), in_place, context)
+                    .await;
+                no_room(cloned, in_place.is_some())
+            }
             Action::Promote {
                 epoch,
                 timeline,
@@ -460,8 +468,8 @@ impl Actor {
     async fn clone_from(
         &self,
         from: &MemberName,
-        epoch: Epoch,
-        request: Option<RequestId>,
+        (epoch, request): (Epoch, Option<RequestId>),
+        in_place: Option<u64>,
         context: Context,
     ) -> Result<Done, Error> {
         let upstream = self.upstream(from, epoch, &context.state)?;
@@ -485,10 +493,31 @@ impl Actor {
             database,
             timeline: reign.timeline,
         });
-        self.postgres
-            .clone_from(&upstream, wanted, context.progress)
-            .await
-            .map_err(doing("clone"))?;
+        let cloned = match in_place {
+            None => {
+                let postgres = &self.postgres;
+                postgres
+                    .clone_from(&upstream, wanted, context.progress)
+                    .await
+            }
+            Some(needs_bytes) => {
+                self.postgres
+                    .require_room_in_place(needs_bytes)
+                    .map_err(doing("clone in place"))?;
+                tracing::warn!(
+                    needs_bytes,
+                    "the old copy is removed before the new one is made"
+                );
+                self.durable
+                    .change(|kept| kept.marker = Some(Marker::Clone))
+                    .await?;
+                let postgres = &self.postgres;
+                postgres
+                    .clone_in_place(&upstream, wanted, context.progress)
+                    .await
+            }
+        };
+        cloned.map_err(doing("clone"))?;
         // Not before: until the copy is in place the old data goes on following whom it follows.
         self.may_hold(epoch).await?;
         self.new_incarnation().await?;
@@ -717,6 +746,25 @@ impl Actor {
             }
             sleep(LOOK).await;
         }
+    }
+}
+
+/// That a clone does not fit is something to remember, not to try again at once.
+fn no_room(cloned: Result<Done, Error>, even_in_place: bool) -> Result<Done, Error> {
+    match cloned {
+        Err(Error::Postgres {
+            source:
+                postgres::Error::NoRoom {
+                    needs_bytes,
+                    has_bytes,
+                },
+            ..
+        }) => Ok(Done::NoRoom(NoRoom {
+            needs_bytes,
+            has_bytes,
+            even_in_place,
+        })),
+        other => other,
     }
 }
 

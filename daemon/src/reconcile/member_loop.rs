@@ -13,7 +13,7 @@ use cluster_core::decide::{Action, MemberVerdict, Reason, decide_member, wants_r
 use cluster_core::model::confirmation::SyncReport;
 use cluster_core::model::lease::{LeaseTimes, Moment};
 use cluster_core::model::member::{Addresses, Busy, Health, SealReport, Tags};
-use cluster_core::model::view::{Durable, MemberView, ProcessSet, Seen};
+use cluster_core::model::view::{Durable, MemberView, NoRoom, ProcessSet, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Lsn, MemberName, MemberReport, NodeId, PostgresStatus, RequestId,
     TimelineId,
@@ -43,6 +43,10 @@ const BRISK: Duration = Duration::from_millis(10);
 const CHANGING: Duration = Duration::from_millis(30);
 /// After a message that did not reach the leader.
 const TELL_AGAIN: Duration = Duration::from_millis(40);
+/// A clone that did not fit is tried again after this where there is more room by now.
+const TRY_ROOM: Duration = Duration::from_secs(5);
+/// The same where the data volume shows no more room: another volume may.
+const TRY_NO_ROOM: Duration = Duration::from_secs(60);
 /// After a failed action, so that a lasting fault does not spin.
 const AFTER_FAILURE: Duration = Duration::from_millis(300);
 
@@ -108,6 +112,8 @@ pub struct MemberLoop {
     pub merged: watch::Receiver<Arc<BTreeMap<MemberName, Seen>>>,
     /// Whether everything a leader had committed at our start is applied here.
     pub is_current: watch::Receiver<bool>,
+    /// When two copies do not fit, the old one may be removed first.
+    pub clones_in_place: bool,
     /// This member was told to leave: nothing is started any more.
     pub leaving: watch::Receiver<bool>,
     /// Results.
@@ -132,6 +138,8 @@ struct Memory {
     failure: Option<String>,
     /// The epoch whose Release is on its way to the leader.
     releasing: Option<Epoch>,
+    /// A clone did not fit, and when that was.
+    no_room: Option<(NoRoom, Instant)>,
     /// What was seen of the standbys, while PostgreSQL is a primary here.
     standbys: Option<StandbyWatch>,
 }
@@ -226,6 +234,8 @@ impl MemberLoop {
         let busy = running.as_ref().map(Running::busy);
         let holder = self.lease.holder();
         let health = self.findings.health();
+        memory.forget_no_room(health.free_bytes);
+        let reports = Arc::clone(&self.merged.borrow());
         let view = MemberView {
             now: now(),
             me: &self.who.me,
@@ -249,6 +259,9 @@ impl MemberLoop {
             needs_rewind: memory.needs_rewind,
             rewind_impossible: memory.rewind_impossible,
             high_water,
+            no_room: memory.no_room.as_ref().map(|(room, _)| room),
+            clones_in_place: self.clones_in_place,
+            reports: &reports,
         };
         let wanted = wants_renewal(&view)
             .and_then(|epoch| durable.incarnation.map(|incarnation| (epoch, incarnation)));
@@ -642,6 +655,17 @@ impl Memory {
         })
     }
 
+    /// Whether it fits by now is found out by trying.
+    fn forget_no_room(&mut self, free_bytes: Option<u64>) {
+        let is_over = self.no_room.is_some_and(|(room, since)| {
+            let fits = free_bytes.is_some_and(|free| free >= room.needs_bytes);
+            since.elapsed() >= if fits { TRY_ROOM } else { TRY_NO_ROOM }
+        });
+        if is_over {
+            self.no_room = None;
+        }
+    }
+
     fn take(&mut self, done: Done) {
         match done {
             Done::Plain => {}
@@ -651,6 +675,7 @@ impl Memory {
                 self.system_identifier = None;
                 self.needs_rewind = false;
                 self.rewind_impossible = false;
+                self.no_room = None;
                 self.seal = None;
                 self.last_flush = None;
                 if request.is_some() {
@@ -658,6 +683,7 @@ impl Memory {
                 }
             }
             Done::RewindImpossible => self.rewind_impossible = true,
+            Done::NoRoom(room) => self.no_room = Some((room, Instant::now())),
             Done::Prepared(epoch) => self.prepared = Some(epoch),
             Done::Drained(request, at) => self.drained = Some((request, at)),
             Done::Undrained => self.drained = None,

@@ -89,6 +89,8 @@ pub enum Action {
         epoch: Epoch,
         /// The request that asked for it.
         request: Option<RequestId>,
+        /// The old copy is removed first: two do not fit, and so many bytes are needed.
+        in_place: Option<u64>,
     },
     /// Make `used` durable, arm the guard, promote, check the timeline, put the signal back.
     Promote {

@@ -115,6 +115,8 @@ fn has_left_its_line(view: &MemberView, timeline: TimelineId) -> Option<&'static
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::model::lease::{Holder, Moment};
     use crate::model::ledger::LedgerEntry;
@@ -214,6 +216,9 @@ mod tests {
             needs_rewind: false,
             rewind_impossible: false,
             high_water: None,
+            no_room: None,
+            clones_in_place: false,
+            reports: &BTreeMap::new(),
             releasing: None,
         })
     }

@@ -169,6 +169,10 @@ pub enum Reason {
     Rewind(MemberName, Lsn),
     /// A new copy is needed; why.
     Clone(MemberName, String),
+    /// The old copy is removed first; from whom, and how much room there is.
+    CloneInPlace(MemberName, String),
+    /// A clone does not fit; how much is missing, and why the old copy stays.
+    NoRoom(String),
     /// PostgreSQL is starting.
     Starting,
     /// PostgreSQL is stopping.
@@ -447,6 +451,14 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     ("rewind", "pg_rewind undoes the divergence."),
     ("clone", "A new copy is made beside the old one."),
+    (
+        "clone-in-place",
+        "Two copies do not fit: the old one is removed first, as postgres.clone_in_place allows.",
+    ),
+    (
+        "no-room",
+        "No room to rejoin: two copies do not fit, and the old one is not removed first.",
+    ),
     ("starting", "PostgreSQL is starting."),
     ("stopping", "PostgreSQL is stopping."),
     ("unresponsive", "PostgreSQL does not answer."),
@@ -548,6 +560,8 @@ impl Reason {
             Reason::Diverged(_) => "diverged",
             Reason::Rewind(..) => "rewind",
             Reason::Clone(..) => "clone",
+            Reason::CloneInPlace(..) => "clone-in-place",
+            Reason::NoRoom(_) => "no-room",
             Reason::Starting => "starting",
             Reason::Stopping => "stopping",
             Reason::Unresponsive(_) => "unresponsive",
@@ -600,7 +614,9 @@ impl Reason {
             Reason::LeaseRunning(left) => format!("{} ms left", left.as_millis()),
             Reason::Unresponsive(age) => format!("for {} ms", age.as_millis()),
             Reason::NoCandidate(refused) => named(refused),
-            Reason::WaitingForMember(member, what) | Reason::Clone(member, what) => {
+            Reason::WaitingForMember(member, what)
+            | Reason::Clone(member, what)
+            | Reason::CloneInPlace(member, what) => {
                 format!("{member}: {what}")
             }
             Reason::Switchover(text)
@@ -613,6 +629,7 @@ impl Reason {
             | Reason::InterruptedWork(text)
             | Reason::Strayed(text)
             | Reason::NothingToSeal(text)
+            | Reason::NoRoom(text)
             | Reason::CannotWrite(text)
             | Reason::CannotTell(text)
             | Reason::OnRequest(text)

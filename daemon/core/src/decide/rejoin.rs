@@ -9,7 +9,7 @@ use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, Rule, TimelineId};
 
 use super::member::{Action, MemberVerdict, act, idle};
 use super::reason::Reason;
-use super::seal;
+use super::{room, seal};
 
 /// Follows the promoted holder of `reign`.
 pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
@@ -78,14 +78,9 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
         RequestKind::Reload { .. } => {
             Some(act(Action::Reload { request: id }, Reason::OnRequest(text)))
         }
-        RequestKind::Reinit { .. } if reign.is_activated => Some(act(
-            Action::Clone {
-                from: reign.holder.clone(),
-                epoch: reign.epoch,
-                request: Some(id),
-            },
-            Reason::Clone(reign.holder.clone(), text),
-        )),
+        RequestKind::Reinit { .. } if reign.is_activated => {
+            Some(room::clone(view, reign, Some(id), text))
+        }
         RequestKind::Restart { .. }
         | RequestKind::Reinit { .. }
         | RequestKind::Switchover { .. }
@@ -115,14 +110,7 @@ fn clone(view: &MemberView, reign: &Reign, why: &str) -> MemberVerdict {
     if !may_copy(view, reign) {
         return idle(Reason::WaitingForActivation(reign.epoch));
     }
-    act(
-        Action::Clone {
-            from: reign.holder.clone(),
-            epoch: reign.epoch,
-            request: None,
-        },
-        Reason::Clone(reign.holder.clone(), why.to_owned()),
-    )
+    room::clone(view, reign, None, why.to_owned())
 }
 
 fn relation(view: &MemberView, timeline: TimelineId, end: Lsn, reign: &Reign) -> Relation {

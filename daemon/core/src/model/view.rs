@@ -135,6 +135,17 @@ pub struct Durable {
     pub marker: Option<Marker>,
 }
 
+/// A clone that did not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// What was still missing when it was given up.
+    pub needs_bytes: u64,
+    /// What was free then.
+    pub has_bytes: u64,
+    /// It would not fit in the place of the old copy either.
+    pub even_in_place: bool,
+}
+
 /// What the guard says of the processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessSet {
@@ -197,4 +208,10 @@ pub struct MemberView<'a> {
     pub rewind_impossible: bool,
     /// How far this life of the data directory is known to have replayed once; kept outside of it.
     pub high_water: Option<super::lsn::Lsn>,
+    /// The last clone did not fit, a short while ago.
+    pub no_room: Option<&'a NoRoom>,
+    /// Its operator allows this member to remove the old copy first when two do not fit.
+    pub clones_in_place: bool,
+    /// What the leader last told of all members.
+    pub reports: &'a BTreeMap<MemberName, Seen>,
 }

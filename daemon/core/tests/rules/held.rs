@@ -1,6 +1,8 @@
 //! A standby that has WAL and does not replay it (a pause, an apply delay, a query in its way): it
 //! seals, it counts, others fetch what it has, and it is promoted last, after it has replayed all.
 
+use std::collections::BTreeMap;
+
 use cluster_core::change::Command;
 use cluster_core::decide::{Action, Verdict, decide_member};
 use cluster_core::model::lease::{Holder, Moment};
@@ -62,6 +64,9 @@ fn asked(state: &ClusterState, standby: Standby, seal: Option<&SealReport>) -> A
         needs_rewind: false,
         rewind_impossible: false,
         high_water: None,
+        no_room: None,
+        clones_in_place: false,
+        reports: &BTreeMap::new(),
         releasing: None,
     });
     verdict.action

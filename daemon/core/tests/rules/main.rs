@@ -5,5 +5,6 @@ mod commands;
 mod confirming;
 mod decisions;
 mod held;
+mod room;
 mod setter;
 mod settings;
