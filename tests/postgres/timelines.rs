@@ -183,3 +183,38 @@ fn x17_a_signal_that_an_interrupted_promotion_removed_is_put_back_before_the_sta
         Ok(())
     });
 }
+
+/// Two promotions in a row, on a server that wrote little: the segment that holds the first fork is
+/// renamed by the second, and a standby that was away for both asks for it by its name.
+#[test]
+fn a_standby_that_missed_two_promotions_within_one_segment_still_follows() {
+    on_every_major(|bin| async move {
+        let (a, b) = (Server::new(&bin, "a").await?, Server::new(&bin, "b").await?);
+        a.bootstrap().await?;
+        b.follow_by_clone(&a, 1).await?;
+        b.postgres.detach(LIMIT).await?;
+        b.wait_end_of_wal().await?;
+        let mut forks = Vec::new();
+        for epoch in [2, 3] {
+            a.crash().await?;
+            a.start().await?;
+            a.wait_end_of_wal().await?;
+            forks.push(a.promote(epoch, u32::try_from(epoch)? + 1).await?.fork);
+        }
+        let segment = a.postgres.control_data().await?.wal_segment_bytes;
+        let (first, second) = (forks[0].0 / segment, forks[1].0 / segment);
+        assert_eq!(first, second, "two segments: this shows nothing");
+        let names = a.data_dir().join("pg_wal").read_dir()?.flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let is_renamed = |name: String| name.starts_with("00000003") && name.ends_with(".partial");
+        assert!(
+            names.any(is_renamed),
+            "nothing was renamed: this shows nothing"
+        );
+        b.postgres.attach(a.upstream(&b, 3)).await?;
+        a.run("CREATE TABLE after_both (i int)").await?;
+        b.wait_replayed(a.flushed().await?).await?;
+        assert_eq!(b.standby().await?.timeline, TimelineId(4));
+        Ok(())
+    });
+}

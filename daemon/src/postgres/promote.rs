@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
+use cluster_core::model::timeline::parse_history;
 use cluster_core::model::{Epoch, Lsn, TimelineId};
 use tokio::time::{Instant, sleep};
 
-use super::data_dir::{is_placeholder, placeholder};
+use super::data_dir::{is_placeholder, placeholder, segment_suffix};
 use super::options::{ConfigInputs, Gate};
 use super::supervisor::ServerProcess;
 use super::{Error, Postgres, durable_file, processes, sql};
@@ -19,6 +20,9 @@ use super::{Error, Postgres, durable_file, processes, sql};
 /// How often the end of recovery is looked for. Source: 2 ms costs nothing and is what the
 /// measured promotion latency was reached with.
 const POLL: Duration = Duration::from_millis(2);
+
+/// The end of the name of a segment that its timeline never filled.
+const PARTIAL: &str = ".partial";
 
 /// How a promotion ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +73,57 @@ impl Postgres {
             wanted: timeline,
             why: "its history file is missing".to_owned(),
         })?;
+        self.keep_short_parent(timeline)?;
         if !self.options().keep_standby_sessions {
             self.end_client_sessions().await?;
         }
         Ok(Promotion { timeline, fork })
+    }
+
+    /// A promotion renames the last segment of the timeline it leaves, so that no archive takes it for
+    /// complete. Where that timeline had begun in the very same segment, a standby that comes from the
+    /// one before it asks for the segment by its name, and would be stranded: it gets a copy.
+    fn keep_short_parent(&self, timeline: TimelineId) -> Result<(), Error> {
+        let wal = self.data_path("pg_wal");
+        let text = durable_file::read(&wal.join(timeline.history_file()))?;
+        let lines = text
+            .and_then(|text| parse_history(&text))
+            .unwrap_or_default();
+        let [.., begin, end] = lines[..] else {
+            return Ok(());
+        };
+        let parent = format!("{:08X}", end.parent.0);
+        let entries = std::fs::read_dir(&wal).into_iter().flatten().flatten();
+        let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let partial = names.find(|name| name.starts_with(&parent) && name.ends_with(PARTIAL));
+        let Some(partial) = partial.map(|name| wal.join(name)) else {
+            return Ok(());
+        };
+        let bytes = std::fs::read(&partial).map_err(|source| Error::File {
+            verb: "read",
+            path: partial,
+            source,
+        })?;
+        let segment = (bytes.len() as u64).max(1);
+        let path = wal.join(format!("{parent}{}", segment_suffix(end.end, segment)));
+        if begin.end.0 / segment != end.end.0 / segment || path.exists() {
+            return Ok(());
+        }
+        // Not a link: PostgreSQL uses old segments again, and the other name is still to be archived.
+        // Marked as archived first, so that it never is.
+        let status = wal.join("archive_status");
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        durable_file::replace(
+            &status.join(format!("{name}.done")),
+            b"",
+            0o600,
+            self.owner(),
+        )?;
+        durable_file::replace(&path, &bytes, 0o600, self.owner())
     }
 
     /// Answers the timeline of the last restartpoint.
