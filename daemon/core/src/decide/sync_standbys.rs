@@ -217,6 +217,13 @@ fn cannot_confirm(report: &MemberReport) -> Option<String> {
         PostgresStatus::Standby(standby) if standby.has_frozen_receiver => {
             return Some("its WAL receiver stands still".to_owned());
         }
+        // One that receives confirms, whatever it replays. Without a receiver it starts none before it
+        // has replayed all it has.
+        PostgresStatus::Standby(standby)
+            if standby.replay_is_held && standby.receiver.is_none() =>
+        {
+            return Some("its replay is held back, and it asks for WAL only afterwards".to_owned());
+        }
         PostgresStatus::Standby(_) | PostgresStatus::Unknown { .. } => {}
         PostgresStatus::Empty
         | PostgresStatus::Unusable { .. }

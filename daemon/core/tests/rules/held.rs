@@ -193,6 +193,26 @@ fn a_held_standby_is_promoted_when_nobody_else_can_be() {
     assert_eq!((granted.member, granted.start), (name("b"), Lsn(200)));
 }
 
+/// Found by a scenario: it followed the new primary and could not stream from it, and primary after
+/// primary was given up for that.
+#[test]
+fn a_held_standby_that_cannot_attach_leaves_the_rule_and_the_primary_is_not_blamed() {
+    let mut look = Look::new();
+    look.report("b").postgres = PostgresStatus::Standby(held(200, 150));
+    look.late("b", 9_000).late("c", 9_000).silent("c");
+    look.of("b").is_connected = false;
+    look.proposes(&rule(2, 1, 0, &[]), "degrade");
+    let PostgresStatus::Standby(receives) = standby(200) else {
+        panic!("no standby")
+    };
+    let mut look = Look::new();
+    look.report("b").postgres = PostgresStatus::Standby(Standby {
+        replay_is_held: true,
+        ..receives
+    });
+    assert!(look.passes(), "it receives, so it confirms");
+}
+
 /// In `async` nothing is fetched from another member.
 #[test]
 fn in_async_what_only_a_held_standby_has_is_not_left_behind() {
