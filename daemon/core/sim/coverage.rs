@@ -19,6 +19,18 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "only a promotion by hand gives it: a case, not a schedule",
     ),
     (
+        "replay-everything",
+        "no simulated standby is paused or delayed; rules and scenarios of real ones are",
+    ),
+    (
+        "clone-in-place",
+        "no simulated disk is full; the rules' tests have it",
+    ),
+    (
+        "no-room",
+        "no simulated disk is full; the rules' tests have it",
+    ),
+    (
         "rolled-back",
         "no directory is put back to an older state here; a scenario does it to a real one",
     ),

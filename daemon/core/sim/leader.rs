@@ -6,11 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
-use cluster_core::decide::sync_standbys::waiting;
 use cluster_core::decide::{RuleVerdict, Verdict, VoterChange, decide_cluster};
 use cluster_core::model::lease::{LeaderVote, Moment};
 use cluster_core::model::request::Step;
-use cluster_core::model::settings::Mode;
 use cluster_core::model::view::{ClusterView, Seen};
 use cluster_core::model::{ClusterState, Epoch, MemberReport, NodeId, RequestId};
 
@@ -265,12 +263,6 @@ impl World {
             request_ages: &ages,
         };
         let verdict = decide_cluster(&view);
-        // What `status` would say now; asked now and then.
-        let asks = self.kind.mode == Mode::Strict && self.now.is_multiple_of(16);
-        let waits = (asks && verdict.verdict == Verdict::Pass).then(|| waiting(&view));
-        if let Some(Some(reason)) = waits {
-            self.coverage.count("reason", reason.code());
-        }
         self.check_paused(&state, &verdict);
         verdict
     }
