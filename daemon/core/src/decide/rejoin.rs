@@ -141,9 +141,8 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
             Reason::StopReceiving(reign.epoch),
         );
     }
-    let (timeline, end) = match proven_place(view, reign, standby) {
-        Ok(place) => place,
-        Err(verdict) => return verdict,
+    let Some((timeline, end)) = proven_place(view, reign, standby) else {
+        return prove_place(view, reign, standby);
     };
     match relation(view, timeline, end, reign) {
         Relation::OnLine => act(
@@ -159,26 +158,22 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
 }
 
 /// Where the WAL of a standby that follows nobody ends: where its replay has come to an end, else, while
-/// replay is held back, what was read from its files; or what has to be done to know it.
-fn proven_place(
-    view: &MemberView,
-    reign: &Reign,
-    standby: &Standby,
-) -> Result<(TimelineId, Lsn), MemberVerdict> {
-    let epoch = reign.epoch;
+/// replay is held back, what was read from its files.
+fn proven_place(view: &MemberView, reign: &Reign, standby: &Standby) -> Option<(TimelineId, Lsn)> {
     if standby.at_end_of_wal {
-        return Ok((standby.timeline, standby.proven_end()));
+        return Some((standby.timeline, standby.proven_end()));
     }
-    if !standby.replay_is_held {
-        return Err(idle(Reason::ReadingWal));
+    let read = view.seal.filter(|seal| seal.target == reign.epoch)?;
+    standby.replay_is_held.then_some((read.timeline, read.end))
+}
+
+/// What has to be done to know it.
+fn prove_place(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict {
+    let epoch = reign.epoch;
+    if standby.replay_is_held && view.durable.min_epoch < epoch {
+        return act(Action::Promise { epoch }, Reason::Promise(epoch));
     }
-    if view.durable.min_epoch < epoch {
-        return Err(act(Action::Promise { epoch }, Reason::Promise(epoch)));
-    }
-    match view.seal.filter(|seal| seal.target == epoch) {
-        Some(seal) => Ok((seal.timeline, seal.end)),
-        None => Err(seal::held(view, epoch, standby).unwrap_or_else(|| idle(Reason::ReadingWal))),
-    }
+    seal::held(view, epoch, standby).unwrap_or_else(|| idle(Reason::ReadingWal))
 }
 
 /// A stopped server is started sealed first: only recovery can say where its WAL ends. One that was
