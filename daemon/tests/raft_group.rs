@@ -555,6 +555,42 @@ async fn messages_lost_in_one_direction_do_not_block_an_election() {
     group.commit_among(&others).await;
 }
 
+/// The library has no pre-vote: a member that nobody answers would raise its term with every election,
+/// and depose the leader when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_was_cut_off_called_no_elections_and_deposes_nobody() {
+    let group = Group::formed(3).await;
+    let place = group.leader().await;
+    let leader = group.store(place);
+    grant_to_a(leader).await;
+    let vote = leader.role().borrow().vote;
+    let lonely = group.others(place)[0];
+    for other in group.others(lonely) {
+        group.cuts.cut_both(group.node(lonely), group.node(other));
+    }
+    let alone = group.store(lonely);
+    let until = Instant::now() + group.times.election_max * 8;
+    while Instant::now() < until {
+        assert_eq!(alone.role().borrow().vote, vote, "it called an election");
+        sleep(Duration::from_millis(20)).await;
+    }
+    group.cuts.heal();
+    leader.propose(pause("back")).await.unwrap();
+    wait_until("it follows the same leader", || {
+        let role = alone.role().borrow().clone();
+        let known = alone.state();
+        let of_a = known.state.members.get(&name("a"));
+        let is_told = of_a.is_some_and(|it| it.addresses.http == "back");
+        if is_told && role.leader == Some(NodeId(group.node(place))) {
+            Ok(())
+        } else {
+            Err(role)
+        }
+    })
+    .await;
+    assert_eq!(leader.role().borrow().vote, vote, "the leader was deposed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_sees_only_the_bridge_lets_the_others_elect() {
     let mut group = Group::formed(5).await;

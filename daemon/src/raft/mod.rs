@@ -20,6 +20,7 @@ pub mod machine;
 pub mod mark;
 pub mod network;
 mod pulse;
+mod reach;
 pub mod records;
 mod round;
 pub mod silence;

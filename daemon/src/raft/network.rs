@@ -356,6 +356,16 @@ impl Peer {
             .map_err(|error| RPCError::Network(NetworkError::new(&error)))
     }
 
+    /// Whether the peer answers at all. Everybody refuses a vote of term 0 to a store that ends nowhere,
+    /// and nothing changes there by it.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        let own = self.links.identity.node_id;
+        let nothing = VoteRequest::new(Vote::new(0, own), None);
+        let answer: Result<VoteResponse<u64>, CallError<openraft::error::Infallible>> =
+            self.call(Method::Vote, &nothing, limit).await;
+        answer.is_ok()
+    }
+
     fn timed_out<E: std::error::Error>(&self, method: Method, limit: Duration) -> CallError<E> {
         RPCError::Timeout(Timeout {
             action: method.kind(),

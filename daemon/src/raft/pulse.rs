@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::answers::Role;
 use super::boottime;
+use super::reach::Reach;
 use super::silence::Turn;
 use super::store::Shared;
 
@@ -29,6 +30,8 @@ pub(super) struct Pulse {
     /// Elections are off until then; the library forgets its timers over a restart.
     elect_from: Option<Instant>,
     becoming_ready: Option<(LeaderVote, JoinHandle<()>)>,
+    reach: Reach,
+    started: Instant,
 }
 
 impl Pulse {
@@ -38,6 +41,8 @@ impl Pulse {
             start,
             elect_from,
             becoming_ready: None,
+            reach: Reach::default(),
+            started: Instant::now(),
         }
     }
 
@@ -111,11 +116,22 @@ impl Pulse {
                 }
                 || before.quorum_ack_age.is_some() != age.is_some()
         });
-        match leading {
-            Some(_) => TICK,
-            None if self.elect_from.is_some() => TICK,
-            None => IDLE_TICK,
+        if leading.is_some() || self.elect_from.is_some() {
+            if leading.is_some() {
+                self.reach.settle(&self.shared);
+            }
+            return TICK;
         }
+        self.mind_reach(now).await
+    }
+
+    /// A member that hears no leader may call an election only while others answer it.
+    async fn mind_reach(&mut self, now: Instant) -> Duration {
+        let heard = self.shared.heard_leader.borrow().unwrap_or(self.started);
+        let silent_for = now.saturating_duration_since(heard);
+        self.reach.turn(&self.shared, silent_for, now).await;
+        let until_silent = self.shared.times.election_max.saturating_sub(silent_for);
+        until_silent.clamp(TICK, IDLE_TICK)
     }
 
     fn allow_elections(&mut self, now: Instant) {
