@@ -3,6 +3,7 @@
 //! Not for anything a user of the cluster runs: that is `clusterctl`. Commands print what they run,
 //! so that each step can be repeated by hand.
 
+mod dist;
 mod previous;
 mod root;
 mod run;
@@ -52,6 +53,12 @@ enum Command {
     Bench {
         #[command(subcommand)]
         what: Bench,
+    },
+    /// A release as one file under `target/dist`: programs, units, configuration, documentation, checksums.
+    Dist {
+        /// Also with changes that are not committed; the file says so.
+        #[arg(long)]
+        allow_changes: bool,
     },
     /// Chaos: writers and random faults; arguments go to `cluster-jepsen`.
     Chaos {
@@ -113,6 +120,7 @@ fn main() -> ExitCode {
         Command::Bench {
             what: Bench::Throughput { arguments },
         } => suites::release_tool("cluster-tests", "bench-throughput", &arguments),
+        Command::Dist { allow_changes } => dist::make(allow_changes),
         Command::Chaos { arguments } => {
             suites::release_tool("cluster-jepsen", "cluster-jepsen", &arguments)
         }
