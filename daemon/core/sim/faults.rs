@@ -359,7 +359,9 @@ impl World {
             .members
             .values()
             .any(|member| member.joining.is_some());
-        let others_up = (0..self.nodes.len()).all(|other| self.answers(other));
+        // Another wiped one, whose replacement nobody has recorded yet, and the majority were gone.
+        let others_up = (0..self.nodes.len())
+            .all(|other| self.answers(other) && !self.nodes[other].raft.is_wiped);
         if is_holder || !is_well || is_open || !others_up || self.ready_leader() == Some(node) {
             return;
         }
