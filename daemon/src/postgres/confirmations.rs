@@ -73,13 +73,13 @@ impl Postgres {
         Ok(())
     }
 
-    /// Ends walsenders that are not what their names say.
-    pub async fn end_strangers(&self, pids: &[i32]) -> Result<(), Error> {
+    /// Ends walsenders that hold no member's slot; how many it were.
+    pub async fn end_strangers(&self, pids: &[i32]) -> Result<usize, Error> {
         let session = self.session().await?;
-        session
-            .query(self.limits().observe, sql::END_WALSENDER_PIDS, &[&pids])
+        let row = session
+            .query_one(self.limits().observe, sql::END_STRANGERS, &[&pids])
             .await?;
-        Ok(())
+        Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 
     /// A commit of nothing, not waiting for anybody: standbys have something to confirm, and the next

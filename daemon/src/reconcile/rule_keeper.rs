@@ -35,6 +35,8 @@ const RENEW_EVERY: Duration = Duration::from_millis(50);
 /// A walsender that has not ended this long after the rule was set will not: a rule that can never be
 /// proven holds up the next one, so the server is given up for a new epoch.
 const END_LIMIT: Duration = Duration::from_secs(5);
+/// Longer than two looks of the member's loop when nothing happens.
+const SUSPECTED_FOR: Duration = Duration::from_millis(500);
 /// Commits that let a standby prove itself are this far apart.
 const NUDGE_EVERY: Duration = Duration::from_millis(100);
 
@@ -78,8 +80,9 @@ struct Memory {
     ended_at: Instant,
     nudged_at: Instant,
     asked_at: Option<Instant>,
-    /// Walsenders that the look before took for strangers.
+    /// Walsenders taken for strangers, and since when.
     suspects: Vec<i32>,
+    suspected_at: Instant,
     /// The last step that was logged.
     said: String,
 }
@@ -189,6 +192,7 @@ impl RuleKeeper {
             nudged_at: Instant::now(),
             asked_at: None,
             suspects: Vec::new(),
+            suspected_at: Instant::now(),
             said: String::new(),
         })
     }
@@ -253,16 +257,8 @@ impl RuleKeeper {
                 return Ok(CALM);
             }
             SetterStep::Foreign { names, pids } => {
-                if pids.iter().all(|pid| known.suspects.contains(pid)) {
-                    tracing::error!(
-                        ?names,
-                        "somebody who is no member's standby counts for commits; the connection is ended"
-                    );
-                    self.postgres.end_strangers(&pids).await?;
-                    self.findings.add_strangers(pids.len());
-                    return Ok(AFTER_FAILURE);
-                }
-                known.suspects = pids;
+                self.end_strangers(known, &names, pids).await?;
+                return Ok(AFTER_FAILURE);
             }
             SetterStep::Poisoned { name } => {
                 let why = format!("{name} shows a position that this server does not have");
@@ -271,6 +267,31 @@ impl RuleKeeper {
             }
         }
         Ok(BRISK)
+    }
+
+    /// A connection that begins or ends may be seen without its slot once: it has to be seen so over
+    /// several looks, and still be so when it is ended.
+    async fn end_strangers(
+        &self,
+        known: &mut Memory,
+        names: &[String],
+        pids: Vec<i32>,
+    ) -> Result<(), postgres::Error> {
+        if known.suspects != pids {
+            known.suspects = pids;
+            known.suspected_at = Instant::now();
+        } else if known.suspected_at.elapsed() >= SUSPECTED_FOR {
+            let ended = self.postgres.end_strangers(&known.suspects).await?;
+            if ended > 0 {
+                tracing::error!(
+                    ?names,
+                    "somebody who is no member's standby counts for commits; the connection is ended"
+                );
+                self.findings.add_strangers(ended);
+            }
+            known.suspects.clear();
+        }
+        Ok(())
     }
 
     /// Only those that were there before the rule was read: one born since has it, and shows so with

@@ -66,7 +66,8 @@ pub enum SetterStep {
     Foreign {
         /// The names.
         names: Vec<String>,
-        /// The walsenders that are to end. One that just goes looks the same: it must be seen twice.
+        /// The walsenders that are to end. One that begins or ends looks the same for a moment: it must be
+        /// seen so for longer.
         pids: Vec<i32>,
     },
     /// A sync standby claims more than this server has: its release pointer is poisoned. Stop at
