@@ -73,7 +73,7 @@ impl Postgres {
         Ok(())
     }
 
-    /// Ends walsenders that hold no member's slot; how many it were.
+    /// Ends walsenders that do not hold the slot of the member they are named after; how many it were.
     pub async fn end_strangers(&self, pids: &[i32]) -> Result<usize, Error> {
         let session = self.session().await?;
         let row = session

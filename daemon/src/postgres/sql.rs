@@ -114,11 +114,13 @@ WHERE lower(c.setting) IN ('synchronous_commit=off', 'synchronous_commit=local',
 pub(super) const END_WALSENDERS: &str = "\
 SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = ANY($1)";
 
-/// Ends these walsenders, and no other process, unless one holds a member's slot by now; how many.
+/// Ends these walsenders, and no other process, unless one holds the slot of the member it is named
+/// after by now; how many.
 pub(super) const END_STRANGERS: &str = "\
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE pid = ANY($1) \
 AND NOT EXISTS (SELECT FROM pg_replication_slots \
-  WHERE active_pid = pid AND starts_with(slot_name::text, 'clusterd_'))";
+  WHERE active_pid = pid \
+  AND slot_name = 'clusterd_' || replace(split_part(application_name, '~', 1), '-', '_'))";
 
 /// What one backend waits for.
 pub(super) const WAITS_FOR: &str =
