@@ -56,6 +56,9 @@ pub struct Arguments {
     /// Print the table only; leave docs/benchmarks.md alone.
     #[arg(long)]
     dry_run: bool,
+    /// Keep what members and servers logged: to see where the time went.
+    #[arg(long)]
+    keep_logs: bool,
 }
 
 impl Arguments {

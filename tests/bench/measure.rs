@@ -81,7 +81,9 @@ pub fn measure(event: Event, arguments: &Arguments) -> Result<Measured> {
     }
     drop(proxy);
     cluster.expect_error("");
-    cluster.finish()?;
+    if !arguments.keep_logs {
+        cluster.finish()?;
+    }
     Ok(measured)
 }
 

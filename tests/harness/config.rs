@@ -80,6 +80,9 @@ admin_token = "{TOKEN}"
 "#,
         kind(member)
     );
+    if let Ok(level) = std::env::var("MATRIARCH_LOG") {
+        text.push_str(&format!("\n[log]\nlevel = \"{level}\"\n"));
+    }
     if kind(member) == "database" {
         text.push_str(&format!(
             r#"

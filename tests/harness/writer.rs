@@ -28,6 +28,10 @@ pub const TABLE: &str = "DROP TABLE IF EXISTS written; \
      CREATE TABLE written (writer int, number bigint, mark uuid DEFAULT gen_random_uuid(), \
      PRIMARY KEY (writer, number))";
 
+/// A writer that was not let in tries the next place after this. Every attempt costs the machine a
+/// server process; without a pause a dozen writers leave no processor to the failover they measure.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
 /// How PostgreSQL's warnings about a wait that was ended before a standby confirmed begin.
 const CANCELLED: &str = "canceling";
 
@@ -189,7 +193,7 @@ async fn write(writer: u32, options: WriterOptions, shared: Arc<Shared>) {
             }
             Err(_) => {
                 place = (place + 1) % options.places.len();
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(TRY_AGAIN).await;
             }
         }
     }

@@ -211,6 +211,7 @@ fn a_standby_that_missed_two_promotions_within_one_segment_still_follows() {
             names.any(is_renamed),
             "nothing was renamed: this shows nothing"
         );
+        a.postgres.keep_parent(TimelineId(4)).await?;
         b.postgres.attach(a.upstream(&b, 3)).await?;
         a.run("CREATE TABLE after_both (i int)").await?;
         b.wait_replayed(a.flushed().await?).await?;

@@ -13,8 +13,12 @@ fn must_be_caught(mutant: Mutant, properties: &[&str]) {
 }
 
 fn must_be_caught_in(kind: Kind, mutant: Mutant, properties: &[&str]) {
+    must_be_caught_within(MUTANT_SCHEDULES, kind, mutant, properties);
+}
+
+fn must_be_caught_within(schedules: u64, kind: Kind, mutant: Mutant, properties: &[&str]) {
     let mut seen = Vec::new();
-    for seed in 1..=MUTANT_SCHEDULES {
+    for seed in 1..=schedules {
         let outcome = run(kind, seed, mutant, false);
         if let Some(first) = outcome.violations.first() {
             if properties.iter().any(|property| first.contains(property)) {
@@ -27,7 +31,7 @@ fn must_be_caught_in(kind: Kind, mutant: Mutant, properties: &[&str]) {
             seen.push(first.clone());
         }
     }
-    panic!("{mutant:?} survives {MUTANT_SCHEDULES} schedules; other violations: {seen:?}");
+    panic!("{mutant:?} survives {schedules} schedules; other violations: {seen:?}");
 }
 
 #[test]
@@ -125,7 +129,9 @@ fn a_lease_in_place_of_the_blocking_seals_is_caught() {
 #[test]
 fn seals_that_trust_the_lease_are_caught_when_clocks_jump_and_only_then() {
     let properties = ["S5:", "S6:"];
-    must_be_caught_in(Kind::SYNC_JUMPS, Mutant::SealsTrustTheLease, &properties);
+    // A Grant mostly waits for all that are heard, so the clock alone seldom decides.
+    let (kind, mutant) = (Kind::SYNC_JUMPS, Mutant::SealsTrustTheLease);
+    must_be_caught_within(10 * MUTANT_SCHEDULES, kind, mutant, &properties);
     for seed in 1..=MUTANT_SCHEDULES {
         let outcome = run(Kind::SYNC, seed, Mutant::SealsTrustTheLease, false);
         let lost = outcome

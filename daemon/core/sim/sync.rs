@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_core::decide::rule_setter::{SetterStep, SetterView, rule_step};
+use cluster_core::decide::rule_setter::{SetterStep, SetterView, first_value, rule_step};
 use cluster_core::model::confirmation::{FENCE, Proven, StandbySeen, SyncName, SyncReport};
 use cluster_core::model::postgres::{Primary, Sender};
 use cluster_core::model::settings::Mode;
@@ -57,16 +57,15 @@ pub struct Commits {
 }
 
 impl Commits {
-    /// Nothing waits under k = 0; under any other first rule everything does, until it is set.
-    pub fn new(epoch: Epoch, now: Micros, first: Option<Rule>) -> Commits {
-        let nobody = first.filter(|rule| rule.k == 0);
+    /// With the fence everything waits until a rule is set; a first rule may be in force at once.
+    pub fn new(epoch: Epoch, now: Micros, text: String, first: Option<Rule>) -> Commits {
         Commits {
             epoch,
             started: now,
-            text: nobody.as_ref().map_or(FENCE.to_owned(), |_| String::new()),
-            given: nobody.as_ref().map_or(RuleId(0), |rule| rule.id),
-            evaluated: nobody.iter().cloned().collect(),
-            newest: nobody,
+            text,
+            given: first.as_ref().map_or(RuleId(0), |rule| rule.id),
+            evaluated: first.iter().cloned().collect(),
+            newest: first,
             reloaded: now,
             senders: BTreeMap::new(),
             canary_waited: false,
@@ -146,9 +145,14 @@ impl World {
         let ledger = &self.truth.newest().ledger;
         let epoch = ledger.entry(timeline).map(|entry| entry.epoch);
         if let (true, Some(epoch)) = (self.has_commits(), epoch) {
-            let live = &self.state_of(node).live_rules;
-            let first = live.iter().rev().find(|rule| rule.epoch == epoch).cloned();
-            self.nodes[node].postgres.commits = Some(Commits::new(epoch, self.now, first));
+            let host = &self.nodes[node];
+            let is_held = host.holder.epoch == epoch && host.holder.valid_until > self.local(node);
+            let newest = host.mind.confirmed_newest.filter(|_| is_held);
+            let state = self.state_of(node);
+            let (given, text) = first_value(&state, epoch, newest);
+            let first = state.live_rules.iter().find(|rule| rule.id == given);
+            let commits = Commits::new(epoch, self.now, text, first.cloned());
+            self.nodes[node].postgres.commits = Some(commits);
         }
     }
 

@@ -11,7 +11,7 @@ use super::conninfo::{self, quote_setting};
 use super::control_data::ControlData;
 use super::held_replay::APPLY_DELAY;
 use super::options::ConfigInputs;
-use super::{Error, Postgres, durable_file};
+use super::{Error, Postgres, durable_file, version};
 
 /// The passfile's name in the state directory.
 pub const PASSFILE: &str = "passfile";
@@ -238,6 +238,14 @@ impl Postgres {
                 "client_connection_check_interval".to_owned(),
                 "1s".to_owned(),
             );
+        }
+        // After a crash the server makes every file durable before it reads WAL: with one call for the
+        // volume, or file by file, which takes seconds where there are thousands.
+        let release = rustix::system::uname();
+        if self.major().has_recovery_init_sync_method()
+            && version::syncfs_reports_errors(&release.release().to_string_lossy())
+        {
+            all.insert("recovery_init_sync_method".to_owned(), "syncfs".to_owned());
         }
         let imported = self.imported().parameters;
         let own = &self.options().parameters;

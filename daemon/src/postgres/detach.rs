@@ -4,18 +4,21 @@
 //! wants more WAL, and one that is held back (a pause, an apply delay, a conflict with a query) does
 //! not want any: its receiver goes on confirming for as long as it is held (hazards B1, B2).
 
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::options::ConfigInputs;
 use super::supervisor::ServerProcess;
 use super::{Error, Postgres, processes, sql};
 
 /// How often a wait looks again.
-const STEP: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(4);
 
 /// A startup process in an apply delay sleeps for all of it: it is told again this often.
 const TELL_AGAIN: Duration = Duration::from_millis(50);
@@ -85,15 +88,31 @@ impl Postgres {
     /// A session of ours shows a new configuration before the startup process was even signalled: the
     /// postmaster goes through its children one by one, and may have to wait for a processor in
     /// between. It does one thing after the other, so when it answers a new session it has told
-    /// everybody. What it answers does not matter.
+    /// everybody. What it answers does not matter, so it is asked what needs no session.
     async fn wait_until_all_are_told(&self, limit: Duration) -> Result<(), Error> {
         let begin = Instant::now();
+        let options = self.options();
+        let socket = options
+            .socket_dir
+            .join(format!(".s.PGSQL.{}", options.port));
         loop {
-            match self.connect().await {
-                Ok(_) => return Ok(()),
-                Err(Error::Sql { source }) if source.as_db_error().is_some() => return Ok(()),
-                Err(error) if begin.elapsed() > limit => return Err(error),
-                Err(_) => sleep(STEP).await,
+            let answered = timeout(limit, answers(&socket)).await;
+            match answered {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(source)) if begin.elapsed() > limit => {
+                    return Err(Error::File {
+                        verb: "connect to",
+                        path: socket,
+                        source,
+                    });
+                }
+                Err(_) => {
+                    return Err(Error::TimedOut {
+                        what: "an answer of the postmaster",
+                        limit,
+                    });
+                }
+                Ok(Err(_)) => sleep(STEP).await,
             }
         }
     }
@@ -123,6 +142,15 @@ pub(super) fn is_held_by(wait_event: &str) -> bool {
     wait_event == APPLY_DELAY
         || wait_event == "RecoveryPause"
         || wait_event.starts_with("RecoveryConflict")
+}
+
+/// Asks whether the server speaks TLS: the first thing that a newly forked session reads, before it
+/// costs anything. Source: the protocol's SSLRequest, unchanged since version 3.
+async fn answers(socket: &Path) -> std::io::Result<()> {
+    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(&SSL_REQUEST).await?;
+    stream.read_u8().await.map(drop)
 }
 
 /// Nothing starts another one: the startup process knows the new configuration already. It flushes

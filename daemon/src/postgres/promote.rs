@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cluster_core::model::timeline::parse_history;
 use cluster_core::model::{Epoch, Lsn, TimelineId};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::data_dir::{is_placeholder, placeholder, segment_suffix};
@@ -45,8 +46,11 @@ impl Postgres {
         timeline: TimelineId,
         limit: Duration,
     ) -> Result<Promotion, Error> {
+        let begin = Instant::now();
+        let passed = |what| tracing::debug!(what, ms = begin.elapsed().as_millis() as u64, "promotion");
         let _turn = self.inner.change.lock().await;
         let checkpointed = self.require_sealed().await?;
+        passed("sealed");
         if self.inputs().gate == Gate::Open {
             let closed = ConfigInputs {
                 gate: Gate::Closed,
@@ -55,7 +59,9 @@ impl Postgres {
             self.apply_config_in_turn(&closed).await?;
         }
         self.plant_placeholders(timeline, checkpointed)?;
+        passed("planted");
         let promoted = self.leave_recovery(epoch, limit).await;
+        passed("out of recovery");
         if !matches!(promoted, Ok(found) if found == timeline) {
             // One above the server's own timeline is fatal at its next start.
             self.remove_placeholders()?;
@@ -73,11 +79,26 @@ impl Postgres {
             wanted: timeline,
             why: "its history file is missing".to_owned(),
         })?;
-        self.keep_short_parent(timeline)?;
+        passed("signal");
         if !self.options().keep_standby_sessions {
             self.end_client_sessions().await?;
         }
         Ok(Promotion { timeline, fork })
+    }
+
+    /// [`Postgres::keep_short_parent`] on a thread of its own: it may copy a segment, and only a standby
+    /// that comes late needs it. Done before it does nothing. What fails is told, and fails nothing.
+    pub fn keep_parent(&self, timeline: TimelineId) -> JoinHandle<()> {
+        let postgres = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = postgres.keep_short_parent(timeline) {
+                tracing::warn!(
+                    %error,
+                    "no copy of the last segment of the timeline before: a standby that comes from an \
+                     even older one may need a clone"
+                );
+            }
+        })
     }
 
     /// A promotion renames the last segment of the timeline it leaves, so that no archive takes it for

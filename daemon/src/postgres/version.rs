@@ -52,10 +52,24 @@ impl Major {
         &["RecoveryRetrieveRetryInterval"]
     }
 
+    /// `recovery_init_sync_method` exists.
+    pub fn has_recovery_init_sync_method(self) -> bool {
+        self.0 >= 14
+    }
+
     /// `client_connection_check_interval` exists.
     pub fn has_client_connection_check(self) -> bool {
         self.0 >= 14
     }
+}
+
+/// Whether this kernel's `syncfs` reports writes that failed. Source: 5.8 and later do, PostgreSQL's
+/// manual on `recovery_init_sync_method`.
+pub fn syncfs_reports_errors(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|word| word.parse::<u32>().ok());
+    let version = next().zip(next());
+    version.is_some_and(|version| version >= (5, 8))
 }
 
 impl fmt::Display for Major {
@@ -67,6 +81,20 @@ impl fmt::Display for Major {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_new_kernels_are_trusted_with_syncfs() {
+        for (release, is_trusted) in [
+            ("6.18.44", true),
+            ("5.8.0-rc1", true),
+            ("5.7.19-generic", false),
+            ("4.18.0-553.el8", false),
+            ("10.0", true),
+            ("unknown", false),
+        ] {
+            assert_eq!(syncfs_reports_errors(release), is_trusted, "{release}");
+        }
+    }
 
     #[test]
     fn the_major_is_found_in_every_form() {

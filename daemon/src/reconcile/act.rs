@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use cluster_core::change::Command;
 use cluster_core::decide::Action;
+use cluster_core::decide::rule_setter::first_value;
 use cluster_core::model::lease::LeaseTimes;
 use cluster_core::model::member::SealReport;
 use cluster_core::model::view::{Marker, NoRoom, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
-    RuleId, TimelineId,
+    TimelineId,
 };
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -21,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
-    self, ConfigInputs, CopyOf, FENCE, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
+    self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
     Upstream, WantedSlot,
 };
 
@@ -537,7 +538,8 @@ impl Actor {
             kept.promoted = epoch;
             kept.line = kept.line.max(Some(epoch));
         });
-        let (rule, sync_names) = first_rule(&context.state, epoch);
+        let newest = self.lease.newest_rule(epoch);
+        let (rule, sync_names) = first_value(&context.state, epoch, newest);
         let inputs = ConfigInputs {
             rule,
             sync_names,
@@ -563,9 +565,20 @@ impl Actor {
         }
         match self.postgres.promote(epoch, timeline, PROMOTE_LIMIT).await {
             Ok(promotion) if promotion.fork == start => {
-                // What fails here is done again by the loop, before `Promoted` is told.
-                let prepared = self.prepare(epoch, &context.state).await;
-                Ok(prepared.unwrap_or(Done::Plain))
+                // What fails here is done again by the loop, and `Promoted` is told by it then.
+                let Ok(prepared) = self.prepare(epoch, &context.state).await else {
+                    return Ok(Done::Plain);
+                };
+                // Not through another look: everybody waits for it.
+                let told = self.tell(Command::Promoted {
+                    epoch,
+                    member: self.me.clone(),
+                    fork: start,
+                });
+                if let Err(error) = told.await {
+                    tracing::debug!(%error, "the promotion is told again");
+                }
+                Ok(prepared)
             }
             Ok(promotion) => {
                 self.give_up(format!("it forked at {}, not at {start}", promotion.fork))
@@ -624,6 +637,10 @@ impl Actor {
             .apply_slots(&wanted)
             .await
             .map_err(doing("make the slots"))?;
+        if let Some(reign) = state.granted() {
+            // Not waited for.
+            drop(self.postgres.keep_parent(reign.timeline));
+        }
         Ok(Done::Prepared(epoch))
     }
 
@@ -765,19 +782,6 @@ fn no_room(cloned: Result<Done, Error>, even_in_place: bool) -> Result<Done, Err
             even_in_place,
         })),
         other => other,
-    }
-}
-
-/// Nothing waits under k = 0; under any other first rule everything does, until it is given.
-fn first_rule(state: &ClusterState, epoch: Epoch) -> (RuleId, String) {
-    let first = state
-        .live_rules
-        .iter()
-        .rev()
-        .find(|rule| rule.epoch == epoch);
-    match first {
-        Some(rule) if rule.k == 0 => (rule.id, String::new()),
-        Some(_) | None => (RuleId::default(), FENCE.to_owned()),
     }
 }
 

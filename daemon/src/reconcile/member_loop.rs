@@ -332,7 +332,14 @@ impl MemberLoop {
         let (actor, ended, action) = (actor.clone(), ended.clone(), verdict.action.clone());
         let released = released_epoch(&action);
         let task = tokio::spawn(async move {
+            let begin = Instant::now();
             let outcome = actor.perform(action.clone(), context).await;
+            tracing::debug!(
+                action = word(&action),
+                took_ms = milliseconds(begin.elapsed()),
+                is_done = outcome.is_ok(),
+                "an action ended"
+            );
             let _ = ended.send((action, outcome)).await;
         });
         if released.is_some() {

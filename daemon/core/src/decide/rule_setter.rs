@@ -114,6 +114,23 @@ pub fn rule_step(view: &SetterView) -> SetterStep {
     }
 }
 
+/// What a server is promoted with: the id it is given, and its sync names. The fence, unless nothing
+/// newer than the first rule can exist: then that rule at once, for no walsender is older than the
+/// server and nobody is let in yet.
+pub fn first_value(
+    state: &ClusterState,
+    epoch: Epoch,
+    confirmed_newest: Option<RuleId>,
+) -> (RuleId, String) {
+    let mut rules = state.live_rules.iter().rev();
+    match rules.find(|rule| rule.epoch == epoch) {
+        Some(rule) if rule.k == 0 || confirmed_newest == Some(rule.id) => {
+            (rule.id, names_text(rule))
+        }
+        Some(_) | None => (RuleId::default(), FENCE.to_owned()),
+    }
+}
+
 fn rest(why: &'static str) -> SetterStep {
     SetterStep::Rest { why: Some(why) }
 }
