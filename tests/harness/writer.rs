@@ -30,7 +30,7 @@ pub const TABLE: &str = "DROP TABLE IF EXISTS written; \
 
 /// A writer that was not let in tries the next place after this. Every attempt costs the machine a
 /// server process; without a pause a dozen writers leave no processor to the failover they measure.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
+const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// How PostgreSQL's warnings about a wait that was ended before a standby confirmed begin.
 const CANCELLED: &str = "canceling";

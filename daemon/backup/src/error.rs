@@ -1,0 +1,78 @@
+//! How the repository fails.
+
+use std::path::PathBuf;
+
+/// Every failure names what was tried and where.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not a place that can be a repository.
+    #[error("`{place}` cannot be a repository: {why}")]
+    BadPlace {
+        /// As it was given.
+        place: String,
+        /// What is wrong with it, and what would do.
+        why: String,
+    },
+    /// The object store refused or did not answer.
+    #[error("could not {verb} `{name}` in the repository")]
+    Store {
+        /// What was tried.
+        verb: &'static str,
+        /// Which object.
+        name: String,
+        /// How it failed.
+        #[source]
+        source: object_store::Error,
+    },
+    /// A local file.
+    #[error("could not {verb} {}", path.display())]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// How it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// PostgreSQL hands over and asks for files of a few forms only.
+    #[error(
+        "`{0}` is no name of a WAL segment, a timeline history file or a backup history file"
+    )]
+    BadName(String),
+    /// Two servers have archived different contents under one name: they are never merged.
+    #[error(
+        "{name} is in the repository with different contents ({}): two servers have written it",
+        objects.join(", ")
+    )]
+    TwoContents {
+        /// The WAL file.
+        name: String,
+        /// The objects.
+        objects: Vec<String>,
+    },
+    /// What came out is not what was put in.
+    #[error("{name} is damaged: its content has the hash {found}, {wanted} was stored")]
+    Damaged {
+        /// Which object.
+        name: String,
+        /// By the name or the manifest.
+        wanted: String,
+        /// By what was read.
+        found: String,
+    },
+    /// A manifest nobody of this version wrote.
+    #[error("the manifest `{name}` cannot be read: {why}")]
+    BadManifest {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A restore that cannot begin; nothing was touched.
+    #[error("{0}")]
+    Refused(String),
+    /// A thread was given up.
+    #[error("{0} was given up")]
+    GivenUp(&'static str),
+}

@@ -1,0 +1,17 @@
+//! The repository: base backups and archived WAL in an object store, and restore from it.
+//!
+//! Knows object stores, not Raft and not a running PostgreSQL. Objects are written once and never
+//! changed; a backup exists when its manifest does, which is written last. Readers trust what a manifest
+//! lists, and every object carries the hash of its content.
+
+mod error;
+pub mod manifest;
+pub mod names;
+pub mod repository;
+pub mod restore;
+mod streams;
+pub mod wal;
+
+pub use error::Error;
+pub use manifest::{Manifest, StoredFile};
+pub use repository::{Put, Repository};

@@ -1,0 +1,270 @@
+//! clusterd-backup: PostgreSQL's archive and restore commands, and the repository by hand, without any
+//! daemon: what is needed when every host is gone.
+
+mod sandbox;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use cluster_backup::names::WalName;
+use cluster_backup::restore::{self, Plan, Target, moment};
+use cluster_backup::{Repository, manifest, wal};
+use cluster_core::model::Lsn;
+use jiff::Timestamp;
+
+/// Recovery takes a plain failure for "there is no such file" and ends. Anything above 125 stops it.
+/// Source: PostgreSQL's manual on restore_command.
+const STOP_RECOVERY: u8 = 255;
+
+/// The daemon answers when the file is in the repository; PostgreSQL asks again after a failure.
+const PUSH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Backups and archived WAL, by hand.
+#[derive(Parser)]
+#[command(name = "clusterd-backup", version)]
+struct Flags {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hand a file of pg_wal to the local clusterd (PostgreSQL's archive_command).
+    Push {
+        /// The daemon's socket.
+        #[arg(long)]
+        socket: PathBuf,
+        /// The file's name.
+        name: String,
+    },
+    /// Bring a file of WAL back (PostgreSQL's restore_command).
+    Fetch {
+        #[command(flatten)]
+        repository: Place,
+        /// System identifier of the database.
+        #[arg(long)]
+        database: u64,
+        /// The file's name.
+        name: String,
+        /// Where to.
+        path: PathBuf,
+    },
+    /// The backups of a repository.
+    List {
+        #[command(flatten)]
+        repository: Place,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restore a copy for itself into an empty directory, up to a point in time.
+    Restore(RestoreFlags),
+}
+
+#[derive(Args)]
+struct Place {
+    /// The repository: an absolute path of a directory.
+    #[arg(long, env = "CLUSTERD_REPOSITORY")]
+    repository: String,
+}
+
+#[derive(Args)]
+struct RestoreFlags {
+    #[command(flatten)]
+    repository: Place,
+    /// An empty or new directory, absolute; it becomes the data directory.
+    #[arg(long)]
+    into: PathBuf,
+    /// Up to this moment, inclusive, with its time zone: "2026-11-21 10:00:00+00".
+    #[arg(long, group = "target")]
+    to: Option<String>,
+    /// Up to this position, inclusive.
+    #[arg(long, group = "target")]
+    lsn: Option<Lsn>,
+    /// Up to this transaction, inclusive.
+    #[arg(long, group = "target")]
+    xid: Option<u64>,
+    /// Up to the restore point of this name.
+    #[arg(long, group = "target")]
+    name: Option<String>,
+    /// Everything that was archived (the default).
+    #[arg(long, group = "target")]
+    latest: bool,
+    /// From this backup; without it the newest that was complete before the target.
+    #[arg(long)]
+    backup: Option<String>,
+    /// Print what would be done; touch nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Start it, wait for the target, and print how to reach it. Not as root.
+    #[arg(long, requires = "bin_dir")]
+    start: bool,
+    /// Where PostgreSQL's programs are.
+    #[arg(long)]
+    bin_dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let ended = match flags.command {
+        Command::Push { socket, name } => push(&socket, &name).map(|()| ExitCode::SUCCESS),
+        Command::Fetch {
+            repository,
+            database,
+            name,
+            path,
+        } => match run(fetch(&repository.repository, database, &name, &path)) {
+            Ok(true) => Ok(ExitCode::SUCCESS),
+            Ok(false) => Ok(ExitCode::FAILURE),
+            Err(error) => {
+                eprintln!("clusterd-backup: {error:#}");
+                return ExitCode::from(STOP_RECOVERY);
+            }
+        },
+        Command::List { repository, json } => {
+            run(list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("clusterd-backup: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
+}
+
+fn push(socket: &Path, name: &str) -> anyhow::Result<()> {
+    let name = WalName::parse(name)?;
+    let mut stream = UnixStream::connect(socket)
+        .with_context(|| format!("clusterd does not listen on {}", socket.display()))?;
+    stream.set_read_timeout(Some(PUSH_LIMIT))?;
+    writeln!(stream, "push {}", name.as_str())?;
+    let mut answer = String::new();
+    BufReader::new(stream)
+        .read_line(&mut answer)
+        .context("clusterd did not answer")?;
+    match answer.trim() {
+        "ok" => Ok(()),
+        "" => anyhow::bail!("clusterd ended"),
+        why => anyhow::bail!("{}", why.strip_prefix("error ").unwrap_or(why)),
+    }
+}
+
+async fn fetch(place: &str, database: u64, name: &str, path: &Path) -> anyhow::Result<bool> {
+    let repository = Repository::open(place)?;
+    let name = WalName::parse(name)?;
+    Ok(wal::fetch(&repository, database, &name, path).await?)
+}
+
+async fn list(place: &str, json: bool) -> anyhow::Result<()> {
+    let backups = manifest::list(&Repository::open(place)?).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&backups)?);
+        return Ok(());
+    }
+    for backup in &backups {
+        let bytes: u64 = backup.files.iter().map(|file| file.bytes).sum();
+        println!(
+            "{}  database {}  PostgreSQL {}  of {} at epoch {}  complete {} ({})  {bytes} bytes",
+            backup.id,
+            backup.database,
+            backup.major,
+            backup.member,
+            backup.epoch,
+            moment(backup.ended_unix),
+            backup.end,
+        );
+    }
+    if backups.is_empty() {
+        println!("no backup in {place}");
+    }
+    Ok(())
+}
+
+fn target(flags: &RestoreFlags) -> anyhow::Result<Target> {
+    if let Some(text) = &flags.to {
+        let at: Timestamp = text.parse().with_context(|| {
+            format!("`{text}` is no moment with a time zone (like 2026-11-21 10:00:00+00)")
+        })?;
+        return Ok(Target::Time(at));
+    }
+    let lsn = flags.lsn.map(Target::Lsn);
+    let xid = flags.xid.map(Target::Xid);
+    let name = flags.name.clone().map(Target::Name);
+    Ok(lsn.or(xid).or(name).unwrap_or(Target::Latest))
+}
+
+async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        flags.into.is_absolute(),
+        "--into {} is not absolute",
+        flags.into.display()
+    );
+    let place = &flags.repository.repository;
+    let repository = Repository::open(place)?;
+    let plan = restore::plan(
+        &repository,
+        target(flags)?,
+        flags.backup.as_deref(),
+        &flags.into,
+    )
+    .await?;
+    tell(&plan);
+    if flags.dry_run {
+        println!("Dry run: nothing was touched.");
+        return Ok(());
+    }
+    let bin_dir = flags.bin_dir.as_deref().filter(|_| flags.start);
+    if let Some(bin_dir) = bin_dir {
+        sandbox::require(bin_dir, plan.backup.major)?;
+    }
+    let program = std::env::current_exe().context("find this program")?;
+    let fetch = format!(
+        "\"{}\" fetch --repository \"{place}\" --database {}",
+        program.display(),
+        plan.backup.database
+    );
+    restore::perform(&repository, &plan, &fetch).await?;
+    println!("Restored into {}.", plan.into.display());
+    match bin_dir {
+        Some(bin_dir) => sandbox::start(bin_dir, &plan),
+        None => {
+            println!(
+                "Start it as the owner of the directory:\n  pg_ctl -D {} -w start",
+                plan.into.display()
+            );
+            Ok(())
+        }
+    }
+}
+
+fn tell(plan: &Plan) {
+    let backup = &plan.backup;
+    let until = match &plan.target {
+        Target::Latest => "everything that was archived".to_owned(),
+        Target::Time(at) => format!("{at}"),
+        Target::Lsn(at) => format!("{at}"),
+        Target::Xid(xid) => format!("transaction {xid}"),
+        Target::Name(name) => format!("the restore point `{name}`"),
+    };
+    println!(
+        "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {until}.",
+        backup.id,
+        backup.member,
+        moment(backup.ended_unix),
+        backup.end,
+        backup.timeline,
+        plan.bytes,
+    );
+}

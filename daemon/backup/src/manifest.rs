@@ -1,0 +1,127 @@
+//! What a backup is: written last, so that a backup is whole or not there.
+
+use cluster_core::model::{Epoch, Lsn, MemberName, TimelineId};
+use serde::{Deserialize, Serialize};
+
+use crate::names;
+use crate::{Error, Repository, streams};
+
+/// The version of this document.
+const FORMAT: u32 = 1;
+
+/// One stored file of a backup: an archive of a directory, or PostgreSQL's own manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredFile {
+    /// As pg_basebackup wrote it: `base.tar`, `pg_wal.tar`, `<oid>.tar`, `backup_manifest`.
+    pub name: String,
+    /// Its size before compression. Unit: bytes.
+    pub bytes: u64,
+    /// Its SHA-256 before compression.
+    pub sha256: String,
+}
+
+/// One base backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The version of this document.
+    pub format: u32,
+    /// Name of the backup, unique in its repository.
+    pub id: String,
+    /// System identifier of the database.
+    pub database: u64,
+    /// Major version of PostgreSQL.
+    pub major: u32,
+    /// Whose data was copied.
+    pub member: MemberName,
+    /// The newest epoch when it was taken.
+    pub epoch: Epoch,
+    /// The timeline of its WAL.
+    pub timeline: TimelineId,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// Where it is consistent.
+    pub end: Lsn,
+    /// When it began. Unix time in seconds.
+    pub began_unix: i64,
+    /// When it was complete: it can be the base for any later moment. Unix time in seconds.
+    pub ended_unix: i64,
+    /// Its files.
+    pub files: Vec<StoredFile>,
+}
+
+/// Stores the files of a directory and the manifest after them.
+///
+/// # Errors
+/// A file, the store, or a backup of this name is there.
+pub async fn store(
+    repository: &Repository,
+    facts: Manifest,
+    folder: &std::path::Path,
+    files: &[String],
+) -> Result<Manifest, Error> {
+    let mut manifest = Manifest {
+        format: FORMAT,
+        files: Vec::new(),
+        ..facts
+    };
+    for name in files {
+        let object = names::of_backup(manifest.database, &manifest.id, &format!("{name}.zst"));
+        let passed = streams::store_file(repository, &object, &folder.join(name)).await?;
+        manifest.files.push(StoredFile {
+            name: name.clone(),
+            bytes: passed.bytes,
+            sha256: passed.hash,
+        });
+    }
+    let name = names::of_backup(manifest.database, &manifest.id, names::MANIFEST);
+    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| Error::BadManifest {
+        name: name.clone(),
+        why: error.to_string(),
+    })?;
+    match repository.put_new(&name, text.into()).await? {
+        crate::Put::Stored => Ok(manifest),
+        crate::Put::WasThere => Err(Error::Refused(format!(
+            "a backup named {} is in the repository already",
+            manifest.id
+        ))),
+    }
+}
+
+/// Every complete backup of every database in the repository, oldest first.
+///
+/// # Errors
+/// The store; a manifest that cannot be read.
+pub async fn list(repository: &Repository) -> Result<Vec<Manifest>, Error> {
+    let mut found = Vec::new();
+    for database in repository.folders("").await? {
+        let Ok(database) = database.parse() else {
+            continue;
+        };
+        for id in repository.folders(&names::backups(database)).await? {
+            let name = names::of_backup(database, &id, names::MANIFEST);
+            // Without a manifest it is still being written, or was given up.
+            if let Some(text) = repository.get(&name).await? {
+                found.push(parse(&name, &text)?);
+            }
+        }
+    }
+    found.sort_by(|left: &Manifest, right| {
+        (left.ended_unix, &left.id).cmp(&(right.ended_unix, &right.id))
+    });
+    Ok(found)
+}
+
+fn parse(name: &str, text: &[u8]) -> Result<Manifest, Error> {
+    let bad = |why: String| Error::BadManifest {
+        name: name.to_owned(),
+        why,
+    };
+    let manifest: Manifest =
+        serde_json::from_slice(text).map_err(|error| bad(error.to_string()))?;
+    match manifest.format {
+        FORMAT => Ok(manifest),
+        other => Err(bad(format!("format {other}; this version knows {FORMAT}"))),
+    }
+}

@@ -1,0 +1,146 @@
+//! Hashing and compression of what goes in and comes out. All of it runs on threads that may block.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use ring::digest::{Context, SHA256};
+use tokio_util::io::SyncIoBridge;
+
+use crate::{Error, Repository};
+
+/// Level of zstd: fast enough to keep up with a disk on one core.
+const LEVEL: i32 = 3;
+
+/// What was read of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// How much.
+    pub bytes: u64,
+    /// SHA-256, lower-case hexadecimal.
+    pub hash: String,
+}
+
+/// Counts and hashes what is read through it.
+pub struct Hashing<R> {
+    inner: R,
+    context: Context,
+    bytes: u64,
+}
+
+impl<R: Read> Hashing<R> {
+    pub fn new(inner: R) -> Hashing<R> {
+        Hashing {
+            inner,
+            context: Context::new(&SHA256),
+            bytes: 0,
+        }
+    }
+
+    pub fn end(self) -> Passed {
+        Passed {
+            bytes: self.bytes,
+            hash: hex(self.context.finish().as_ref()),
+        }
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.context.update(&buffer[..read]);
+        self.bytes += read as u64;
+        Ok(read)
+    }
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn hash(content: &[u8]) -> String {
+    hex(ring::digest::digest(&SHA256, content).as_ref())
+}
+
+pub fn compress(content: &[u8]) -> io::Result<Vec<u8>> {
+    zstd::encode_all(content, LEVEL)
+}
+
+/// Stores a file, compressed, as one object; says what it was before.
+pub async fn store_file(
+    repository: &Repository,
+    name: &str,
+    path: &Path,
+) -> Result<Passed, Error> {
+    let writer = repository.writer(name);
+    let (path, object) = (path.to_owned(), name.to_owned());
+    let stored = tokio::task::spawn_blocking(move || {
+        let read = |source| Error::File {
+            verb: "read",
+            path: path.clone(),
+            source,
+        };
+        let wrote = |source: io::Error| Error::Store {
+            verb: "store",
+            name: object.clone(),
+            source: object_store::Error::Generic {
+                store: "repository",
+                source: source.into(),
+            },
+        };
+        let mut content = Hashing::new(File::open(&path).map_err(read)?);
+        let mut encoder =
+            zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(wrote)?;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let read = content.read(&mut buffer).map_err(read)?;
+            if read == 0 {
+                break;
+            }
+            encoder.write_all(&buffer[..read]).map_err(wrote)?;
+        }
+        let mut bridge = encoder.finish().map_err(wrote)?;
+        // Until here nothing is visible under this name.
+        bridge.shutdown().map_err(wrote)?;
+        Ok(content.end())
+    });
+    stored.await.map_err(|_| Error::GivenUp("an upload"))?
+}
+
+/// Hands the content of an object, decompressed, to `take`, on a thread of its own; fails when it is not
+/// what was stored.
+pub async fn read_object<T: Send + 'static>(
+    repository: &Repository,
+    name: &str,
+    wanted: Option<&str>,
+    take: impl FnOnce(&mut dyn Read) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let reader = SyncIoBridge::new(repository.reader(name).await?);
+    let (name, wanted) = (name.to_owned(), wanted.map(str::to_owned));
+    let taken = tokio::task::spawn_blocking(move || {
+        let broken = |source: io::Error| Error::Store {
+            verb: "read",
+            name: name.clone(),
+            source: object_store::Error::Generic {
+                store: "repository",
+                source: source.into(),
+            },
+        };
+        let decoder = zstd::Decoder::new(reader).map_err(broken)?;
+        let mut content = Hashing::new(decoder);
+        let taken = take(&mut content)?;
+        // What `take` had no use for counts, too: padding of an archive.
+        io::copy(&mut content, &mut io::sink()).map_err(broken)?;
+        let found = content.end().hash;
+        match wanted {
+            Some(wanted) if !crate::names::agrees(&found, &wanted) => Err(Error::Damaged {
+                name,
+                wanted,
+                found,
+            }),
+            _ => Ok(taken),
+        }
+    });
+    taken.await.map_err(|_| Error::GivenUp("a download"))?
+}
+
