@@ -127,6 +127,8 @@ pub enum Command {
     Settings(Settings),
     /// Members as Raft knows them, and their replacement
     Members(Members),
+    /// Base backups in the repository
+    Backup(Backup),
     /// Waits until the cluster is as wanted
     Wait(Wait),
     /// Prints a connection string of the cluster
@@ -378,6 +380,34 @@ pub enum DsnRole {
     Primary,
     /// Names every standby of now
     Replica,
+}
+
+/// `backup`.
+#[derive(Clone, Debug, Args)]
+pub struct Backup {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: BackupCommand,
+}
+
+/// What to do with base backups.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Copies a standby's PostgreSQL (the primary's, if there is no standby) into the repository
+    Create(CreateBackup),
+    /// What the repository holds
+    List,
+}
+
+/// `backup create`.
+#[derive(Clone, Debug, Args)]
+pub struct CreateBackup {
+    /// Of this member
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<String>,
+    /// Why; goes into the member's log
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// `local`.

@@ -189,6 +189,20 @@ impl Admin for Fake {
         change("changed")
     }
 
+    async fn create_backup(
+        &self,
+        _request: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<v1::Backup>, Status> {
+        Err(Status::failed_precondition("no repository"))
+    }
+
+    async fn list_backups(
+        &self,
+        _request: Request<v1::ListBackupsRequest>,
+    ) -> Result<Response<v1::ListBackupsReply>, Status> {
+        Err(Status::failed_precondition("no repository"))
+    }
+
     async fn local_leave(
         &self,
         _: Request<v1::LocalLeaveRequest>,

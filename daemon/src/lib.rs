@@ -10,10 +10,12 @@
 //! | [`peers`], [`exchange`], [`wire`], [`secret`], [`tls`] | other members | core, proto |
 //! | [`reconcile`] | the two loops | core, raft, postgres, peers |
 //! | [`api`], [`metrics`], [`board`], [`local`], [`late`] | the edges | core, proto, a status watch |
+//! | [`backup`] | base backups and archived WAL of this member | cluster-backup, postgres, board |
 //! | [`takeover`] | a PostgreSQL that runs already becomes the cluster's | config, postgres, raft, core |
 //! | [`startup`], [`runtime`] | build all of it | all |
 
 pub mod api;
+pub mod backup;
 pub mod board;
 pub mod config;
 pub mod deadline;

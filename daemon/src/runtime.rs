@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::api::{self, Listeners};
+use crate::backup;
 use crate::board::{Board, Propose, RaftBoard, VerdictLine};
 use crate::config::Config;
 use crate::exchange::MergedView;
@@ -82,6 +83,21 @@ pub async fn run(
     let inbox = Inbox::new(secret.clone());
     let board = watch::Sender::new(Arc::new(first_board(&config, &durable, &prepared)));
     let leaving = watch::Sender::new(false);
+    let backups = match (&config.backup, &server) {
+        (Some(backup), Some((postgres, _, _))) => {
+            let place = backup::Place {
+                me: config.name.clone(),
+                repository: backup.repository.clone(),
+                state_dir: config.state_dir.clone(),
+                postgres: postgres.clone(),
+                durable: durable.clone(),
+                board: board.subscribe(),
+                beside: beside.clone(),
+            };
+            Some(backup::start(place, shutdown.clone())?)
+        }
+        (Some(_) | None, _) => None,
+    };
     let options = api::Options {
         http: config.listen.http.to_string(),
         grpc: config.listen.grpc.to_string(),
@@ -109,6 +125,7 @@ pub async fn run(
             telemetry: telemetry.clone(),
         }),
         foresight: Arc::new(BoardForesight),
+        backups: backups.map(|it| Arc::new(it) as Arc<dyn api::BackupControl>),
         extend: {
             let inbox = inbox.clone();
             Box::new(move |routes| {
@@ -323,6 +340,10 @@ async fn open_postgres(config: Config) -> anyhow::Result<(Postgres, Arc<GuardSup
             certificate: postgres.replication_tls.certificate.clone(),
             key: postgres.replication_tls.key.clone(),
         },
+        archive_command: config.backup.as_ref().map(|it| {
+            let socket = backup::socket(&config.state_dir);
+            backup::command(&it.binary, &socket)
+        }),
         parameters: postgres.parameters.clone(),
         wal_segment_mb: postgres.wal_segment_mb,
         locale: postgres.locale.clone(),

@@ -18,7 +18,7 @@ use crate::config::{self, ConfigOptions};
 use crate::host::Host;
 use crate::http::{self, Answer};
 use crate::logs;
-use crate::member::{Member, POSTGRES_PORT};
+use crate::member::{Member, POSTGRES_PORT, give_to_postgres};
 use crate::network::{Cut, Network};
 use crate::orphans;
 use crate::programs;
@@ -57,6 +57,8 @@ pub struct Wanted {
     pub more_config: String,
     /// Lines of `[settings]`: what the cluster is founded with.
     pub settings: String,
+    /// All members archive into a directory of the cluster's folder.
+    pub has_repository: bool,
 }
 
 impl Wanted {
@@ -74,7 +76,14 @@ impl Wanted {
             programs: None,
             more_config: String::new(),
             settings: String::new(),
+            has_repository: false,
         }
+    }
+
+    /// With a repository of backups and archived WAL.
+    pub fn repository(mut self) -> Self {
+        self.has_repository = true;
+        self
     }
 
     /// Another preset.
@@ -261,7 +270,38 @@ impl Cluster {
         network.map_or("127.0.0.0/8".to_owned(), Network::range)
     }
 
+    /// Where the repository is, if there is one.
+    pub fn repository(&self) -> PathBuf {
+        self.folder.join("repository")
+    }
+
+    /// The program that archives and restores, where PostgreSQL's user may run it.
+    pub fn backup_program(&self) -> PathBuf {
+        self.folder.join("clusterd-backup")
+    }
+
+    fn make_repository(&self) -> Result<String> {
+        if !self.wanted.has_repository {
+            return Ok(String::new());
+        }
+        let (repository, program) = (self.repository(), self.backup_program());
+        fs::create_dir(&repository).context("make the repository")?;
+        give_to_postgres(&repository)?;
+        let built = match &self.wanted.programs {
+            Some(folder) => folder.join("clusterd-backup"),
+            None => programs::ours("clusterd-backup")?,
+        };
+        fs::copy(built, &program).context("copy clusterd-backup")?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        Ok(format!(
+            "\n[backup]\nrepository = \"{}\"\nbinary = \"{}\"\n",
+            repository.display(),
+            program.display()
+        ))
+    }
+
     fn write_configs(&mut self, clients: &str) -> Result<()> {
+        let repository = self.make_repository()?;
         let members: Vec<(String, String)> = self
             .members
             .iter()
@@ -307,7 +347,7 @@ impl Cluster {
                     "trust"
                 },
             });
-            let mut text = format!("{text}{}", self.wanted.more_config);
+            let mut text = format!("{text}{}{repository}", self.wanted.more_config);
             if !self.wanted.settings.is_empty() {
                 text.push_str(&format!("\n[settings]\n{}", self.wanted.settings));
             }

@@ -508,10 +508,18 @@ impl Member {
         ]);
         mount.arg(self.volume());
         Host::run(mount)?;
-        let mut own = std::process::Command::new("chown");
-        own.arg("postgres:postgres").arg(self.volume());
-        Host::run(own).map(drop)
+        give_to_postgres(&self.volume())
     }
+}
+
+/// Makes user postgres the owner of a directory.
+///
+/// # Errors
+/// It is not there, or there is no such user.
+pub fn give_to_postgres(path: &Path) -> Result<()> {
+    let mut own = std::process::Command::new("chown");
+    own.arg("postgres:postgres").arg(path);
+    Host::run(own).map(drop)
 }
 
 /// Whether a process stands still; one that is gone does.

@@ -11,6 +11,7 @@
 //! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
 //! confirm and do not replay.
 
+mod backup;
 mod bad_input;
 mod bootstrap;
 mod by_hand;

@@ -1,5 +1,6 @@
 //! One file a command; here is which, and how one is repeated.
 
+pub mod backup;
 pub mod explain;
 pub mod history;
 pub mod list;
@@ -131,6 +132,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
             }
             MembersCommand::Replace(args) => members::replace(&context, &args).await,
         },
+        Command::Backup(args) => backup::run(&context, &args.command).await,
         Command::Wait(args) => wait::run(&context, &args).await,
         Command::Dsn(args) => other::dsn(&context, args).await,
         Command::Version => other::version(&context).await,

@@ -51,6 +51,12 @@ pub struct Manifest {
     pub files: Vec<StoredFile>,
 }
 
+/// The name of a backup: when it began, and of whom. Sorts by time.
+pub fn id_of(began_unix: i64, member: &MemberName) -> String {
+    let moment = crate::restore::moment(began_unix).replace(['-', ':'], "");
+    format!("{moment}-{member}")
+}
+
 /// Stores the files of a directory and the manifest after them.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster_backup::Manifest;
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::request::Step;
 use cluster_core::model::settings_change::Assignment;
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::asks::{Asks, Progress, member_of, new_request_id};
 use super::topology::{self, DsnRole};
-use super::{LocalControl, NO_TOKEN_CONFIGURED, documents, settings, status};
+use super::{BackupControl, LocalControl, NO_TOKEN_CONFIGURED, documents, settings, status};
 use crate::board::{Foresight, LeaseView, ProposeError};
 use crate::secret::AdminToken;
 use crate::wire;
@@ -34,6 +35,8 @@ pub struct AdminService {
     pub local: Arc<dyn LocalControl>,
     /// What the cluster would decide.
     pub foresight: Arc<dyn Foresight>,
+    /// None without a repository.
+    pub backups: Option<Arc<dyn BackupControl>>,
     /// The shared token; none refuses every change.
     pub token: Option<AdminToken>,
 }
@@ -58,6 +61,23 @@ fn not_proposed(error: ProposeError) -> Status {
 
 fn changed(text: impl Into<String>) -> Response<v1::ChangeReply> {
     Response::new(v1::ChangeReply { text: text.into() })
+}
+
+const NO_REPOSITORY: &str =
+    "this member has no repository of backups (table [backup] of its config file)";
+
+fn backup(manifest: &Manifest) -> v1::Backup {
+    v1::Backup {
+        id: manifest.id.clone(),
+        member: manifest.member.to_string(),
+        epoch: manifest.epoch.0,
+        timeline: manifest.timeline.0,
+        end: manifest.end.to_string(),
+        ended_unix: manifest.ended_unix,
+        began_unix: manifest.began_unix,
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        major: manifest.major,
+    }
 }
 
 impl AdminService {
@@ -435,5 +455,33 @@ impl v1::admin_server::Admin for AdminService {
             .await
             .map(changed)
             .map_err(Status::failed_precondition)
+    }
+
+    async fn create_backup(
+        &self,
+        request: Request<v1::CreateBackupRequest>,
+    ) -> Result<Response<v1::Backup>, Status> {
+        self.authorize(&request)?;
+        let by = request.into_inner().by;
+        let Some(backups) = &self.backups else {
+            return Err(Status::failed_precondition(NO_REPOSITORY));
+        };
+        let taken = backups.create(&by).await;
+        let taken = taken.map_err(Status::failed_precondition)?;
+        Ok(Response::new(backup(&taken)))
+    }
+
+    async fn list_backups(
+        &self,
+        _request: Request<v1::ListBackupsRequest>,
+    ) -> Result<Response<v1::ListBackupsReply>, Status> {
+        let Some(backups) = &self.backups else {
+            return Err(Status::failed_precondition(NO_REPOSITORY));
+        };
+        let (repository, found) = backups.list().await.map_err(Status::failed_precondition)?;
+        Ok(Response::new(v1::ListBackupsReply {
+            backups: found.iter().map(backup).collect(),
+            repository,
+        }))
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cluster_backup::Manifest;
 use axum_server::tls_rustls::RustlsConfig;
 use cluster_proto::v1;
 use tokio::net::TcpListener;
@@ -69,6 +70,8 @@ pub struct Parts {
     pub local: Arc<dyn LocalControl>,
     /// What the cluster would decide.
     pub foresight: Arc<dyn Foresight>,
+    /// Backups of this member's server; none without a repository.
+    pub backups: Option<Arc<dyn BackupControl>>,
     /// Adds further gRPC services, such as Raft's.
     pub extend: Box<dyn FnOnce(&mut RoutesBuilder) + Send>,
 }
@@ -80,6 +83,15 @@ pub trait LocalControl: Send + Sync {
     async fn leave(&self, by: &str, limit: Duration) -> Result<String, String>;
     /// Changes what is logged; refuses a filter that cannot be read.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
+}
+
+/// Base backups of the member that answers.
+#[async_trait]
+pub trait BackupControl: Send + Sync {
+    /// Takes one and stores it; answers when its manifest is in the repository.
+    async fn create(&self, by: &str) -> Result<Manifest, String>;
+    /// Where the repository is, and what it holds, oldest first.
+    async fn list(&self) -> Result<(String, Vec<Manifest>), String>;
 }
 
 /// The listeners could not be opened or failed.
@@ -266,6 +278,7 @@ async fn serve_grpc(
             lease: parts.lease,
             local: parts.local,
             foresight: parts.foresight,
+            backups: parts.backups,
             token: options.token.clone(),
         }));
     (parts.extend)(&mut routes);

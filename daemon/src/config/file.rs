@@ -39,6 +39,9 @@ pub struct File {
     pub postgres: Option<PostgresTable>,
     /// The dead-man's switch.
     pub guard: GuardTable,
+    /// Backups and archived WAL; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupTable>,
     /// What an operator says about this member.
     pub tags: TagsTable,
     /// Logging.
@@ -226,6 +229,17 @@ pub struct GuardTable {
     pub watchdog_timeout: String,
 }
 
+/// `[backup]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackupTable {
+    /// The repository: an absolute path of a directory.
+    pub repository: String,
+    /// The program that PostgreSQL archives with; default `clusterd-backup` beside `clusterd`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
+}
+
 /// `[tags]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -296,6 +310,7 @@ impl Default for File {
             security: SecurityTable::default(),
             postgres: None,
             guard: GuardTable::default(),
+            backup: None,
             tags: TagsTable::default(),
             log: LogTable::default(),
             settings: SettingsTable::default(),

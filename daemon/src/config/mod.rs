@@ -57,6 +57,8 @@ pub struct Config {
     pub postgres: Option<PostgresConfig>,
     /// The dead-man's switch.
     pub guard: GuardConfig,
+    /// Backups and archived WAL.
+    pub backup: Option<BackupConfig>,
     /// What an operator says about this member.
     pub tags: Tags,
     /// Logging.
@@ -65,6 +67,15 @@ pub struct Config {
     pub settings: Settings,
     /// The file with every default filled in, for `--dump-config`.
     effective: File,
+}
+
+/// Where backups and archived WAL go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupConfig {
+    /// An absolute path of a directory.
+    pub repository: String,
+    /// The program that PostgreSQL archives with.
+    pub binary: PathBuf,
 }
 
 /// One first member.

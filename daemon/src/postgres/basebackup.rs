@@ -192,7 +192,7 @@ impl Postgres {
     }
 
     /// Runs pg_basebackup and tells how far it is; stops it when the volume cannot hold the copy.
-    async fn copy(
+    pub(super) async fn copy(
         &self,
         arguments: Vec<String>,
         place: &Path,

@@ -239,6 +239,10 @@ impl Postgres {
                 "1s".to_owned(),
             );
         }
+        if self.options().archive_command.is_some() {
+            // What was written since the last segment is not in the archive.
+            all.insert("archive_timeout".to_owned(), "60s".to_owned());
+        }
         // After a crash the server makes every file durable before it reads WAL: with one call for the
         // volume, or file by file, which takes seconds where there are thousands.
         let release = rustix::system::uname();
@@ -295,7 +299,11 @@ impl Postgres {
         // nothing and stores nothing: an empty one keeps segments, which only an archive may free.
         line(
             "archive_command",
-            inputs.archive_command.as_deref().unwrap_or("/bin/true"),
+            inputs
+                .archive_command
+                .as_deref()
+                .or(self.options().archive_command.as_deref())
+                .unwrap_or("/bin/true"),
         );
         line("synchronous_standby_names", &inputs.sync_names);
         // Read back from the server: which rule this process was given, whatever became of the daemon.

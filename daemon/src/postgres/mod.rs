@@ -14,10 +14,12 @@
 //! | `initdb`, `roles` | make a first database and its roles |
 //! | `basebackup`, `clone_in_place`, `swap`, `rewind` | become a copy of, or rejoin, another member |
 //! | `old_server`, `old_facts`, `old_standby`, `old_pace`, `import` | a server that somebody else runs here, and what is taken over of it |
+//! | `backup` | copy itself as archives; hand WAL to the archive again |
 //! | `slots`, `probe`, `parameters`, `end_of_wal` | what their names say |
 //! | `data_dir`, `config_files`, `hba`, `conninfo`, `control_data` | files and their words |
 //! | `sql`, `tool`, `supervisor`, `version` | the ways in, and what differs between majors |
 
+mod backup;
 mod basebackup;
 mod clone_in_place;
 mod config_files;
@@ -59,6 +61,7 @@ use std::time::Duration;
 
 use cluster_core::model::{Lsn, TimelineId};
 
+pub use backup::BaseBackup;
 pub use basebackup::CopyOf;
 pub use config_files::MANAGED;
 pub use confirmations::Given;

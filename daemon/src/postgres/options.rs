@@ -111,6 +111,8 @@ pub struct PostgresOptions {
     pub app: Option<AppDatabase>,
     /// Encryption between members.
     pub replication_tls: ReplicationTls,
+    /// `archive_command` of every server here; none leaves archiving to nobody.
+    pub archive_command: Option<String>,
     /// The user's own parameters.
     pub parameters: BTreeMap<String, String>,
     /// `--wal-segsize` of a new cluster, in MiB.
@@ -156,6 +158,7 @@ impl PostgresOptions {
             rewind,
             app: None,
             replication_tls: ReplicationTls::default(),
+            archive_command: None,
             parameters: BTreeMap::new(),
             wal_segment_mb: 4,
             locale: "C.UTF-8".to_owned(),

@@ -59,6 +59,7 @@ impl Postgres {
             self.apply_config_in_turn(&closed).await?;
         }
         self.plant_placeholders(timeline, checkpointed)?;
+        self.archive_again()?;
         passed("planted");
         let promoted = self.leave_recovery(epoch, limit).await;
         passed("out of recovery");

@@ -610,6 +610,7 @@ pub async fn serve(world: &Arc<World>, token: Option<&str>, tls: Option<Tls>) ->
         peer: world.clone(),
         local: world.clone(),
         foresight: world.clone(),
+        backups: None,
         extend: Box::new(|_| {}),
     };
     tokio::spawn(async move {

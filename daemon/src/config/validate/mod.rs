@@ -18,9 +18,9 @@ use cluster_core::model::lease::Preset;
 use cluster_core::model::settings::Mode;
 use cluster_core::model::{Addresses, ClusterName, MemberKind, MemberName, Settings, Tags};
 
-use super::file::{File, GuardTable, SettingsTable};
+use super::file::{BackupTable, File, GuardTable, SettingsTable};
 use super::{
-    CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember, Listen, LogConfig,
+    BackupConfig, CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember, Listen, LogConfig,
     LogFormat, PostgresConfig, units,
 };
 
@@ -54,6 +54,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
     let advertise = check.advertise(&file, own_peer, listen, postgres.as_ref());
     check.ports(listen, postgres.as_ref());
     let guard = check.guard(&file.guard, &file.state_dir);
+    let backup = file.backup.as_ref().map(|table| check.backup(table));
     let tags = check.tags(&file);
     let log = check.log(&file);
     let settings = check.settings(&file.settings, &file.preset, &members);
@@ -72,6 +73,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
         security,
         postgres,
         guard,
+        backup,
         tags,
         log,
         settings,
@@ -359,6 +361,21 @@ impl Check<'_> {
             realtime_priority: table.realtime_priority,
             watchdog: table.watchdog.clone(),
             watchdog_timeout,
+        }
+    }
+
+    fn backup(&mut self, table: &BackupTable) -> BackupConfig {
+        self.absolute("backup.repository", Path::new(&table.repository));
+        if let Some(binary) = &table.binary {
+            self.readable("backup.binary", binary);
+        }
+        let beside = || {
+            let own = std::env::current_exe().unwrap_or_default();
+            own.with_file_name("clusterd-backup")
+        };
+        BackupConfig {
+            repository: table.repository.clone(),
+            binary: table.binary.clone().unwrap_or_else(beside),
         }
     }
 

@@ -1,0 +1,187 @@
+//! Backups, archived WAL, and points in time, with failovers in between.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use cluster_tests::host::Host;
+use cluster_tests::member::give_to_postgres;
+use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
+
+/// A cluster with a repository and a table, and what is restored of it.
+struct Room {
+    cluster: Cluster,
+    restored: u32,
+}
+
+impl Room {
+    fn new(name: &str) -> Result<Room> {
+        let cluster = Wanted::new(name).repository().start()?;
+        let room = Room {
+            cluster,
+            restored: 0,
+        };
+        room.run("CREATE TABLE kept (number int PRIMARY KEY)")?;
+        Ok(room)
+    }
+
+    fn run(&self, sql: &str) -> Result<Vec<String>> {
+        let primary = self.cluster.wait_primary(PATIENCE)?;
+        self.cluster.sql(primary, sql)
+    }
+
+    fn one(&self, sql: &str) -> Result<String> {
+        self.run(sql)?.into_iter().next().context("one row")
+    }
+
+    /// Rows up to `to` are there; where the WAL ends after them, and the moment.
+    fn fill(&self, from: u32, to: u32) -> Result<(String, String)> {
+        self.run(&format!(
+            "INSERT INTO kept SELECT generate_series({from}, {to})"
+        ))?;
+        let lsn = self.one("SELECT pg_current_wal_insert_lsn()::text")?;
+        // A moment lies between two commits only when some time does.
+        self.run("SELECT pg_sleep(1.1)")?;
+        let at = self.one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')")?;
+        self.run("SELECT pg_sleep(1.1)")?;
+        Ok((lsn, at))
+    }
+
+    /// Everything written so far is in the repository.
+    fn wait_archived(&self) -> Result<()> {
+        let segment = self.one("SELECT pg_walfile_name(pg_switch_wal())")?;
+        let folder = format!("/wal/{}/{segment}", &segment[..8]);
+        wait_until("the segment in the repository", PATIENCE, || {
+            let entries = std::fs::read_dir(self.cluster.repository());
+            let found = entries
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| PathBuf::from(format!("{}{folder}", entry.path().display())))
+                .any(|path| path.read_dir().is_ok_and(|mut files| files.next().is_some()));
+            match found {
+                true => Ok(()),
+                false => Err(folder.clone()),
+            }
+        })
+    }
+
+    fn kill_primary(&mut self) -> Result<()> {
+        let old = self.cluster.wait_primary(PATIENCE)?;
+        self.cluster.members[old].kill_host()?;
+        self.cluster.wait_other_primary(old, PATIENCE)?;
+        self.cluster.members[old].start()?;
+        self.cluster.wait_healthy(PATIENCE)?;
+        Ok(())
+    }
+
+    /// A restored copy of its own: the numbers it holds.
+    fn restore(&mut self, target: &[&str]) -> Result<Vec<String>> {
+        self.restored += 1;
+        let home = self.cluster.folder.join("restored");
+        if !home.exists() {
+            std::fs::create_dir(&home)?;
+            give_to_postgres(&home)?;
+        }
+        let into = home.join(self.restored.to_string());
+        let member = &self.cluster.members[0];
+        let mut command = self
+            .cluster
+            .clients
+            .command_as_postgres(&self.cluster.backup_program());
+        command
+            .arg("restore")
+            .arg("--repository")
+            .arg(self.cluster.repository())
+            .arg("--into")
+            .arg(&into)
+            .arg("--start")
+            .arg("--bin-dir")
+            .arg(&member.bin)
+            .args(target);
+        Host::run(command)?;
+        let psql = |sql: &str| {
+            let mut command = self
+                .cluster
+                .clients
+                .command_as_postgres(&member.bin.join("psql"));
+            command.args(["-X", "-A", "-t", "-c", sql]);
+            command.arg(format!("host={} dbname=postgres", into.display()));
+            Host::run(command)
+        };
+        let found = psql("SELECT min(number) || ' ' || max(number) || ' ' || count(*) FROM kept")?;
+        let mut stop = self
+            .cluster
+            .clients
+            .command_as_postgres(&member.bin.join("pg_ctl"));
+        stop.arg("-D").arg(&into).args(["-m", "immediate", "stop"]);
+        Host::run(stop)?;
+        Ok(found.lines().map(str::to_owned).collect())
+    }
+}
+
+/// From the mistake back: a backup, rows, a failover, rows, a DELETE; each moment between is there.
+#[test]
+fn a_mistaken_delete_is_undone_by_a_restore_to_the_moment_before_across_a_failover() -> Result<()> {
+    let mut room = Room::new("backup")?;
+    room.fill(1, 100)?;
+    let said = room.cluster.ctl(&["backup", "create"])?;
+    ensure!(said.contains("is stored"), "{said}");
+    let listed = room.cluster.ctl(&["backup", "list", "-o", "json"])?;
+    ensure!(listed.contains("\"timeline\""), "{listed}");
+    let (first_lsn, first_moment) = room.fill(101, 200)?;
+    room.kill_primary()?;
+    let (second_lsn, second_moment) = room.fill(201, 300)?;
+    room.run("DELETE FROM kept")?;
+    room.fill(1000, 1000)?;
+    room.wait_archived()?;
+    for (target, wanted) in [
+        (["--lsn", &first_lsn], "1 200 200"),
+        (["--to", &first_moment], "1 200 200"),
+        (["--lsn", &second_lsn], "1 300 300"),
+        (["--to", &second_moment], "1 300 300"),
+    ] {
+        let found = room.restore(&target)?;
+        ensure!(found == [wanted], "{target:?}: {found:?}");
+    }
+    let found = room.restore(&["--latest"])?;
+    ensure!(found == ["1000 1000 1"], "{found:?}");
+    let asked = room.restore(&["--to", "2020-01-01 00:00:00+00"]);
+    let refused = asked.expect_err("long before the backup").to_string();
+    ensure!(refused.contains("first recoverable"), "{refused}");
+    room.cluster.finish()
+}
+
+/// A primary that dies with segments nobody has sent: its successor sends them, and there is no hole.
+#[test]
+fn segments_that_the_lost_primary_had_not_archived_are_archived_by_the_next_one() -> Result<()> {
+    let mut room = Room::new("hole")?;
+    room.cluster.ctl(&["backup", "create"])?;
+    let old = room.cluster.wait_primary(PATIENCE)?;
+    // What is handed over from here on does not arrive.
+    let repository = room.cluster.repository();
+    let aside = room.cluster.folder.join("aside");
+    let program = room.cluster.backup_program();
+    std::fs::rename(&program, &aside)?;
+    for from in [1, 101, 201] {
+        room.fill(from, from + 99)?;
+        room.run("SELECT pg_switch_wal()")?;
+    }
+    let waiting = room.cluster.members[old]
+        .data_dir()
+        .join("pg_wal/archive_status");
+    let is_waiting = std::fs::read_dir(waiting)?
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().ends_with(".ready"));
+    ensure!(is_waiting, "everything was archived: this shows nothing");
+    room.cluster.members[old].kill_host()?;
+    std::fs::rename(&aside, &program)?;
+    room.cluster.wait_other_primary(old, PATIENCE)?;
+    let (lsn, _) = room.fill(301, 400)?;
+    room.wait_archived()?;
+    ensure!(repository.exists(), "it is there");
+    let found = room.restore(&["--lsn", &lsn])?;
+    ensure!(found == ["1 400 400"], "{found:?}");
+    room.cluster.members[old].start()?;
+    room.cluster.wait_healthy(PATIENCE)?;
+    room.cluster.finish()
+}
