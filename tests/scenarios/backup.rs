@@ -41,7 +41,8 @@ impl Room {
         let lsn = self.one("SELECT pg_current_wal_insert_lsn()::text")?;
         // A moment lies between two commits only when some time does.
         self.run("SELECT pg_sleep(1.1)")?;
-        let at = self.one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')")?;
+        let at =
+            self.one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')")?;
         self.run("SELECT pg_sleep(1.1)")?;
         Ok((lsn, at))
     }
@@ -57,7 +58,10 @@ impl Room {
                 .flatten()
                 .flatten()
                 .map(|entry| PathBuf::from(format!("{}{folder}", entry.path().display())))
-                .any(|path| path.read_dir().is_ok_and(|mut files| files.next().is_some()));
+                .any(|path| {
+                    path.read_dir()
+                        .is_ok_and(|mut files| files.next().is_some())
+                });
             match found {
                 true => Ok(()),
                 false => Err(folder.clone()),

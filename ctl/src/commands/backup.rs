@@ -61,9 +61,7 @@ fn choose<'a>(status: &'a StatusView, wanted: Option<&str>) -> Result<&'a Member
         let found = status.members.iter().find(|member| member.name == name);
         return found.ok_or_else(|| Stop::new(Kind::Usage, format!("{name} is no member")));
     }
-    let can = |state: &'static str| {
-        move |member: &&MemberView| member.state == state
-    };
+    let can = |state: &'static str| move |member: &&MemberView| member.state == state;
     let mut members = status.members.iter();
     members
         .find(can("streaming"))

@@ -36,9 +36,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// PostgreSQL hands over and asks for files of a few forms only.
-    #[error(
-        "`{0}` is no name of a WAL segment, a timeline history file or a backup history file"
-    )]
+    #[error("`{0}` is no name of a WAL segment, a timeline history file or a backup history file")]
     BadName(String),
     /// Two servers have archived different contents under one name: they are never merged.
     #[error(

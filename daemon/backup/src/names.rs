@@ -24,7 +24,9 @@ impl WalName {
     pub fn parse(text: &str) -> Result<WalName, Error> {
         let is_hex = |part: &str, length: usize| {
             part.len() == length
-                && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
         };
         let mut parts = text.split('.');
         let is_good = match (parts.next(), parts.next(), parts.next(), parts.next()) {

@@ -65,7 +65,10 @@ pub async fn plan(
     }
     let chosen = match wanted {
         Some(id) => backups.iter().find(|backup| backup.id == id),
-        None => backups.iter().rev().find(|backup| is_before(backup, &target)),
+        None => backups
+            .iter()
+            .rev()
+            .find(|backup| is_before(backup, &target)),
     };
     let Some(chosen) = chosen else {
         let first = &backups[0];
@@ -156,7 +159,12 @@ pub fn moment(unix: i64) -> String {
 /// came.
 pub async fn perform(repository: &Repository, plan: &Plan, fetch: &str) -> Result<(), Error> {
     make_private(&plan.into)?;
-    let named: Vec<&str> = plan.backup.files.iter().map(|it| it.name.as_str()).collect();
+    let named: Vec<&str> = plan
+        .backup
+        .files
+        .iter()
+        .map(|it| it.name.as_str())
+        .collect();
     for file in &plan.backup.files {
         unpack(repository, plan, file).await?;
     }
@@ -197,11 +205,8 @@ async fn unpack(repository: &Repository, plan: &Plan, file: &StoredFile) -> Resu
         "pg_wal.tar" => plan.into.join("pg_wal"),
         "backup_manifest" => {
             let path = plan.into.join(&file.name);
-            let took = streams::read_object(
-                repository,
-                &object,
-                Some(&file.sha256),
-                move |content| {
+            let took =
+                streams::read_object(repository, &object, Some(&file.sha256), move |content| {
                     let mut text = Vec::new();
                     let read = content.read_to_end(&mut text);
                     read.and_then(|_| std::fs::write(&path, &text))
@@ -210,8 +215,7 @@ async fn unpack(repository: &Repository, plan: &Plan, file: &StoredFile) -> Resu
                             path: path.clone(),
                             source,
                         })
-                },
-            );
+                });
             return took.await;
         }
         other => {
@@ -316,7 +320,10 @@ mod tests {
 
     async fn filled(place: &Path) -> Repository {
         let repository = Repository::open(&place.display().to_string()).expect("a directory");
-        for manifest in [backup("a", 1000, 1_700_000_000), backup("b", 2000, 1_700_001_000)] {
+        for manifest in [
+            backup("a", 1000, 1_700_000_000),
+            backup("b", 2000, 1_700_001_000),
+        ] {
             let name = names::of_backup(7, &manifest.id, names::MANIFEST);
             let text = serde_json::to_vec(&manifest).expect("encodes");
             repository.put_new(&name, text.into()).await.expect("put");
@@ -353,10 +360,26 @@ mod tests {
             let refused = plan(&repository, target, wanted, into).await;
             refused.expect_err("refused").to_string()
         };
-        assert!(why(at(1_600_000_000), None, &into).await.contains("first recoverable"));
-        assert!(why(at(1_700_000_500), Some("b"), &into).await.contains("after the target"));
-        assert!(why(at(32_503_680_000), None, &into).await.contains("future"));
-        assert!(why(Target::Latest, Some("c"), &into).await.contains("no backup named c"));
+        assert!(
+            why(at(1_600_000_000), None, &into)
+                .await
+                .contains("first recoverable")
+        );
+        assert!(
+            why(at(1_700_000_500), Some("b"), &into)
+                .await
+                .contains("after the target")
+        );
+        assert!(
+            why(at(32_503_680_000), None, &into)
+                .await
+                .contains("future")
+        );
+        assert!(
+            why(Target::Latest, Some("c"), &into)
+                .await
+                .contains("no backup named c")
+        );
         assert!(!into.exists());
         std::fs::create_dir(&into).expect("made");
         std::fs::write(into.join("PG_VERSION"), "15").expect("written");
@@ -364,6 +387,11 @@ mod tests {
         let empty = tempfile::tempdir().expect("a directory");
         let nothing = Repository::open(&empty.path().display().to_string()).expect("opens");
         let refused = plan(&nothing, Target::Latest, None, &empty.path().join("x")).await;
-        assert!(refused.expect_err("refused").to_string().contains("no backup in"));
+        assert!(
+            refused
+                .expect_err("refused")
+                .to_string()
+                .contains("no backup in")
+        );
     }
 }

@@ -96,5 +96,8 @@ fn last_words(log: &Path) -> String {
         .filter(|line| line.contains("FATAL") || line.contains("PANIC") || line.contains("HINT"))
         .collect();
     let last = lines[lines.len().saturating_sub(3)..].join("; ");
-    format!("the copy ended before the target: {last} (all of it: {})", log.display())
+    format!(
+        "the copy ended before the target: {last} (all of it: {})",
+        log.display()
+    )
 }

@@ -67,11 +67,7 @@ pub fn compress(content: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Stores a file, compressed, as one object; says what it was before.
-pub async fn store_file(
-    repository: &Repository,
-    name: &str,
-    path: &Path,
-) -> Result<Passed, Error> {
+pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Result<Passed, Error> {
     let writer = repository.writer(name);
     let (path, object) = (path.to_owned(), name.to_owned());
     let stored = tokio::task::spawn_blocking(move || {
@@ -89,8 +85,7 @@ pub async fn store_file(
             },
         };
         let mut content = Hashing::new(File::open(&path).map_err(read)?);
-        let mut encoder =
-            zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(wrote)?;
+        let mut encoder = zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(wrote)?;
         let mut buffer = vec![0; 256 * 1024];
         loop {
             let read = content.read(&mut buffer).map_err(read)?;
@@ -143,4 +138,3 @@ pub async fn read_object<T: Send + 'static>(
     });
     taken.await.map_err(|_| Error::GivenUp("a download"))?
 }
-

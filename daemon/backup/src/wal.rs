@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(room.push(3, b"some WAL").await, Put::WasThere);
         // The next primary hands over what it has of the old timeline.
         assert_eq!(room.push(4, b"some WAL").await, Put::Stored);
-        assert_eq!(room.fetch().await.expect("asked"), Some(b"some WAL".to_vec()));
+        assert_eq!(
+            room.fetch().await.expect("asked"),
+            Some(b"some WAL".to_vec())
+        );
     }
 
     #[tokio::test]
@@ -167,7 +170,11 @@ mod tests {
         let room = Room::new();
         room.push(3, &[b'x'; 10_000]).await;
         let object = find(&room.repository, 7, &room.name).await.expect("listed");
-        let path = room.place.path().join("repository").join(object.expect("one"));
+        let path = room
+            .place
+            .path()
+            .join("repository")
+            .join(object.expect("one"));
         let whole = std::fs::read(&path).expect("read");
         for content in [
             streams::compress(&[b'y'; 10_000]).expect("compresses"),

@@ -149,7 +149,8 @@ impl World {
         }
         let set = ProcessSet {
             is_empty: host.postgres.set_is_empty(),
-            armed: host.guard.armed,
+            // The guard forgets it with the last process.
+            armed: host.guard.armed.filter(|_| host.postgres.runs()),
             has_foreign: host.postgres.is_foreign,
             guard_answers: true,
         };

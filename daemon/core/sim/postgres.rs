@@ -187,7 +187,8 @@ impl Postgres {
             self.vanish();
             return None;
         }
-        if self.wedged_since.is_some() {
+        // Every process is killed at once: what is being killed promotes nothing more.
+        if self.wedged_since.is_some() || self.dies_at.is_some() {
             return None;
         }
         let data = self.data.as_mut()?;

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster_backup::Manifest;
 use axum_server::tls_rustls::RustlsConfig;
+use cluster_backup::Manifest;
 use cluster_proto::v1;
 use tokio::net::TcpListener;
 use tokio::sync::watch;

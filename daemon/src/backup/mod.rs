@@ -17,8 +17,8 @@ use crate::board::Board;
 use crate::postgres::Postgres;
 use crate::reconcile::durable::DurableRecord;
 
-pub use archiver::command;
 use archiver::Archiver;
+pub use archiver::command;
 pub use taker::Backups;
 
 /// Where the archiver listens.

@@ -111,7 +111,9 @@ fn describe(place: &Path) -> Result<BaseBackup, Error> {
         text.and_then(|text| text.parse::<Lsn>().ok())
             .ok_or_else(|| bad(&format!("has no {key}")))
     };
-    let timeline = last["Timeline"].as_u64().and_then(|it| u32::try_from(it).ok());
+    let timeline = last["Timeline"]
+        .as_u64()
+        .and_then(|it| u32::try_from(it).ok());
     let mut files: Vec<String> = std::fs::read_dir(place)
         .map_err(|source| Error::File {
             verb: "list",

@@ -42,10 +42,7 @@ impl Postgres {
         };
         let superuser = conninfo::quote_identifier(&options.superuser);
         let mut text = format!("# Written by clusterd; edits are lost.\n{gate}\n");
-        let _ = writeln!(
-            text,
-            "local all,replication {superuser} peer map=clusterd"
-        );
+        let _ = writeln!(text, "local all,replication {superuser} peer map=clusterd");
         let kind = if options
             .replication_tls
             .sslmode

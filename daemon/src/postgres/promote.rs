@@ -47,7 +47,8 @@ impl Postgres {
         limit: Duration,
     ) -> Result<Promotion, Error> {
         let begin = Instant::now();
-        let passed = |what| tracing::debug!(what, ms = begin.elapsed().as_millis() as u64, "promotion");
+        let passed =
+            |what| tracing::debug!(what, ms = begin.elapsed().as_millis() as u64, "promotion");
         let _turn = self.inner.change.lock().await;
         let checkpointed = self.require_sealed().await?;
         passed("sealed");

@@ -22,8 +22,8 @@ use tokio::time::{sleep, timeout};
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
-    self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress,
-    Upstream, WantedSlot,
+    self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
+    WantedSlot,
 };
 
 use super::durable::{self, DurableRecord};

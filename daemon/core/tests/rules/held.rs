@@ -31,16 +31,26 @@ fn held(received: u64, replayed: u64) -> Standby {
 
 /// What member b does that has promised epoch 2.
 fn asked(state: &ClusterState, standby: Standby, seal: Option<&SealReport>) -> Action {
+    let set = ProcessSet {
+        guard_answers: true,
+        ..ProcessSet::default()
+    };
+    acts(state, &PostgresStatus::Standby(standby), &set, seal)
+}
+
+/// The same of any server and its processes.
+pub fn acts(
+    state: &ClusterState,
+    postgres: &PostgresStatus,
+    set: &ProcessSet,
+    seal: Option<&SealReport>,
+) -> Action {
     let me: MemberName = name("b");
     let durable = Durable {
         incarnation: Some(Incarnation(1)),
         min_epoch: Epoch(2),
         line: Some(Epoch(1)),
         ..Durable::default()
-    };
-    let set = ProcessSet {
-        guard_answers: true,
-        ..ProcessSet::default()
     };
     let verdict = decide_member(&MemberView {
         now: Moment::default(),
@@ -50,9 +60,9 @@ fn asked(state: &ClusterState, standby: Standby, seal: Option<&SealReport>) -> A
         truth_is_current: true,
         times: state.settings.times(),
         durable: &durable,
-        postgres: &PostgresStatus::Standby(standby),
+        postgres,
         system_identifier: Some(1),
-        set: &set,
+        set,
         holder: &Holder::default(),
         health: &Health::default(),
         busy: None,

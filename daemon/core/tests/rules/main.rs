@@ -1,5 +1,6 @@
 //! Rules of durability: the commands, the leader's decisions, the primary's steps.
 
+mod armed;
 mod cluster;
 mod commands;
 mod confirming;

@@ -20,8 +20,8 @@ use cluster_core::model::{Addresses, ClusterName, MemberKind, MemberName, Settin
 
 use super::file::{BackupTable, File, GuardTable, SettingsTable};
 use super::{
-    BackupConfig, CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember, Listen, LogConfig,
-    LogFormat, PostgresConfig, units,
+    BackupConfig, CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember,
+    Listen, LogConfig, LogFormat, PostgresConfig, units,
 };
 
 /// Turns the file into a config.
