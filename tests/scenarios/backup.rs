@@ -1,7 +1,5 @@
 //! Backups, archived WAL, and points in time, with failovers in between.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 use cluster_tests::host::Host;
 use cluster_tests::member::give_to_postgres;
@@ -47,26 +45,33 @@ impl Room {
         Ok((lsn, at))
     }
 
-    /// Everything written so far is in the repository.
+    /// Everything written so far is in the repository: PostgreSQL hands over the oldest first.
     fn wait_archived(&self) -> Result<()> {
         let segment = self.one("SELECT pg_walfile_name(pg_switch_wal())")?;
-        let folder = format!("/wal/{}/{segment}", &segment[..8]);
         wait_until("the segment in the repository", PATIENCE, || {
-            let entries = std::fs::read_dir(self.cluster.repository());
-            let found = entries
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| PathBuf::from(format!("{}{folder}", entry.path().display())))
-                .any(|path| {
-                    path.read_dir()
-                        .is_ok_and(|mut files| files.next().is_some())
-                });
-            match found {
+            let newest = self
+                .one("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver")
+                .map_err(|error| error.to_string())?;
+            match newest >= segment {
                 true => Ok(()),
-                false => Err(folder.clone()),
+                false => Err(format!("{newest}, not {segment}")),
             }
         })
+    }
+
+    /// Names of everything in the archive, for a message.
+    fn archived(&self) -> Vec<String> {
+        let mut listing = std::process::Command::new("find");
+        listing.arg(self.cluster.repository());
+        listing.args(["-path", "*/wal/*", "-type", "d", "-printf", "%f\\n"]);
+        let mut names: Vec<String> = Host::run(listing)
+            .unwrap_or_default()
+            .lines()
+            .filter(|name| name.len() > 8)
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names
     }
 
     fn kill_primary(&mut self) -> Result<()> {
@@ -102,7 +107,7 @@ impl Room {
             .arg("--bin-dir")
             .arg(&member.bin)
             .args(target);
-        Host::run(command)?;
+        Host::run(command).with_context(|| format!("in the archive: {:?}", self.archived()))?;
         let psql = |sql: &str| {
             let mut command = self
                 .cluster
@@ -162,7 +167,6 @@ fn segments_that_the_lost_primary_had_not_archived_are_archived_by_the_next_one(
     room.cluster.ctl(&["backup", "create"])?;
     let old = room.cluster.wait_primary(PATIENCE)?;
     // What is handed over from here on does not arrive.
-    let repository = room.cluster.repository();
     let aside = room.cluster.folder.join("aside");
     let program = room.cluster.backup_program();
     std::fs::rename(&program, &aside)?;
@@ -182,7 +186,6 @@ fn segments_that_the_lost_primary_had_not_archived_are_archived_by_the_next_one(
     room.cluster.wait_other_primary(old, PATIENCE)?;
     let (lsn, _) = room.fill(301, 400)?;
     room.wait_archived()?;
-    ensure!(repository.exists(), "it is there");
     let found = room.restore(&["--lsn", &lsn])?;
     ensure!(found == ["1 400 400"], "{found:?}");
     room.cluster.members[old].start()?;

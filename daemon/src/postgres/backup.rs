@@ -1,8 +1,10 @@
 //! A base backup of the running server, primary or standby, as archives in a directory; and what makes
 //! the archive of WAL whole across a promotion.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cluster_core::model::timeline::parse_history;
 use cluster_core::model::{Lsn, TimelineId};
 use tokio::sync::watch;
 
@@ -74,25 +76,76 @@ impl Postgres {
     /// Whoever archived before may have died with segments that nobody else has sent: everything whole
     /// here is handed over again. Before the promotion, because its checkpoint gives old segments free
     /// [hazards D13]. What is in the repository already is only compared.
-    pub(super) fn archive_again(&self) -> Result<(), Error> {
-        if self.options().archive_command.is_none() {
+    ///
+    /// `newest` is the timeline of the WAL, which ends at `end`. The surprise: a standby marks the last
+    /// segment of a timeline it was led away from as done, too, and that one is not whole; and the segment
+    /// that ends exactly at `end` has no mark at all yet.
+    pub(super) fn archive_again(
+        &self,
+        newest: TimelineId,
+        end: Lsn,
+        segment: u64,
+    ) -> Result<(), Error> {
+        if self.options().archive_command.is_none() || segment == 0 {
             return Ok(());
         }
-        let folder = self.wal_directory().join("archive_status");
-        let failed = |verb, path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::File { verb, path, source }
-        };
-        let entries = std::fs::read_dir(&folder).map_err(failed("list", &folder))?;
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if path.extension().is_some_and(|it| it == "done") {
-                std::fs::rename(&path, path.with_extension("ready"))
-                    .map_err(failed("rename", &path))?;
+        let wal = self.wal_directory();
+        let history = durable_file::read(&wal.join(newest.history_file()))?;
+        let lines = history.and_then(|text| parse_history(&text));
+        let mut ends: BTreeMap<TimelineId, Lsn> = BTreeMap::from([(newest, end)]);
+        let left = lines.unwrap_or_default();
+        ends.extend(left.iter().map(|line| (line.parent, line.end)));
+        let status = wal.join("archive_status");
+        for name in names_in(&wal)? {
+            let done = status.join(format!("{name}.done"));
+            let ready = status.join(format!("{name}.ready"));
+            let is_whole = is_whole(&name, &ends, segment);
+            let is_history = name.ends_with(".history") && done.exists();
+            if !is_whole && !is_history || ready.exists() {
+                continue;
             }
+            let attempt = match done.exists() {
+                true => std::fs::rename(&done, &ready),
+                false => std::fs::write(&ready, "").and_then(|()| self.owner().take(&ready)),
+            };
+            attempt.map_err(|source| Error::File {
+                verb: "write",
+                path: ready,
+                source,
+            })?;
         }
         Ok(())
     }
+}
+
+/// A segment of which every byte belongs to its timeline.
+fn is_whole(name: &str, ends: &BTreeMap<TimelineId, Lsn>, segment: u64) -> bool {
+    let number = |from: usize| {
+        let digits = name.get(from..from + 8)?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    let (24, Some(timeline), Some(high), Some(low)) =
+        (name.len(), number(0), number(8), number(16))
+    else {
+        return false;
+    };
+    let after = (high * (0x1_0000_0000 / segment) + low + 1) * segment;
+    let timeline = u32::try_from(timeline).map(TimelineId);
+    timeline.is_ok_and(|timeline| ends.get(&timeline).is_some_and(|end| after <= end.0))
+}
+
+fn names_in(place: &Path) -> Result<Vec<String>, Error> {
+    let entries = std::fs::read_dir(place).map_err(|source| Error::File {
+        verb: "list",
+        path: place.to_owned(),
+        source,
+    })?;
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
 }
 
 fn describe(place: &Path) -> Result<BaseBackup, Error> {
@@ -114,16 +167,7 @@ fn describe(place: &Path) -> Result<BaseBackup, Error> {
     let timeline = last["Timeline"]
         .as_u64()
         .and_then(|it| u32::try_from(it).ok());
-    let mut files: Vec<String> = std::fs::read_dir(place)
-        .map_err(|source| Error::File {
-            verb: "list",
-            path: place.to_owned(),
-            source,
-        })?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    files.sort();
+    let files = names_in(place)?;
     Ok(BaseBackup {
         timeline: TimelineId(timeline.ok_or_else(|| bad("has no timeline"))?),
         start: position(first, "Start-LSN")?,
@@ -135,6 +179,29 @@ fn describe(place: &Path) -> Result<BaseBackup, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_segments_that_are_whole_on_their_timeline_are_handed_over_again() {
+        // Timeline 2 was left in the middle of segment 5, timeline 3 ends with segment 7.
+        let ends = BTreeMap::from([
+            (TimelineId(2), Lsn(5 * 0x40_0000 + 100)),
+            (TimelineId(3), Lsn(8 * 0x40_0000)),
+        ]);
+        for (name, expected) in [
+            ("000000020000000000000004", true),
+            ("000000020000000000000005", false),
+            ("000000030000000000000005", true),
+            ("000000030000000000000007", true),
+            ("000000030000000000000008", false),
+            ("000000010000000000000001", false),
+            ("000000040000000000000001", false),
+            ("00000003.history", false),
+            ("000000020000000000000005.partial", false),
+            ("archive_status", false),
+        ] {
+            assert_eq!(is_whole(name, &ends, 0x40_0000), expected, "{name}");
+        }
+    }
 
     #[test]
     fn positions_are_read_from_the_manifest() {

@@ -34,6 +34,16 @@ pub struct Promotion {
     pub fork: Lsn,
 }
 
+/// A server in recovery that follows nobody.
+struct Sealed {
+    /// The timeline of the last restartpoint.
+    checkpointed: TimelineId,
+    /// Everything before it is replayed.
+    end: Lsn,
+    /// Bytes of a WAL segment.
+    segment: u64,
+}
+
 impl Postgres {
     /// Promotes a sealed standby onto `timeline`. The guard must hold an armed lease of `epoch`.
     ///
@@ -50,7 +60,7 @@ impl Postgres {
         let passed =
             |what| tracing::debug!(what, ms = begin.elapsed().as_millis() as u64, "promotion");
         let _turn = self.inner.change.lock().await;
-        let checkpointed = self.require_sealed().await?;
+        let sealed = self.require_sealed().await?;
         passed("sealed");
         if self.inputs().gate == Gate::Open {
             let closed = ConfigInputs {
@@ -59,8 +69,8 @@ impl Postgres {
             };
             self.apply_config_in_turn(&closed).await?;
         }
-        self.plant_placeholders(timeline, checkpointed)?;
-        self.archive_again()?;
+        let newest = self.plant_placeholders(timeline, sealed.checkpointed)?;
+        self.archive_again(newest, sealed.end, sealed.segment)?;
         passed("planted");
         let promoted = self.leave_recovery(epoch, limit).await;
         passed("out of recovery");
@@ -149,8 +159,7 @@ impl Postgres {
         durable_file::replace(&path, &bytes, 0o600, self.owner())
     }
 
-    /// Answers the timeline of the last restartpoint.
-    async fn require_sealed(&self) -> Result<TimelineId, Error> {
+    async fn require_sealed(&self) -> Result<Sealed, Error> {
         let not_sealed = |why: &str| {
             Err(Error::NotSealed {
                 why: why.to_owned(),
@@ -176,15 +185,20 @@ impl Postgres {
             return not_sealed("it still follows a primary");
         }
         let timeline: i32 = row.get("timeline");
-        Ok(TimelineId(u32::try_from(timeline).unwrap_or(0)))
+        let number = |name: &str| u64::try_from(row.get::<_, i64>(name)).unwrap_or(0);
+        Ok(Sealed {
+            checkpointed: TimelineId(u32::try_from(timeline).unwrap_or(0)),
+            end: Lsn(number("ended")),
+            segment: number("segment"),
+        })
     }
 
-    /// Makes every number below `timeline` look taken.
+    /// Makes every number below `timeline` look taken; the newest one that really is.
     fn plant_placeholders(
         &self,
         timeline: TimelineId,
         checkpointed: TimelineId,
-    ) -> Result<(), Error> {
+    ) -> Result<TimelineId, Error> {
         let taken = |why: String| Error::TimelineTaken {
             wanted: timeline,
             why,
@@ -217,7 +231,7 @@ impl Postgres {
                 durable_file::write(&path, placeholder().as_bytes(), 0o600, self.owner())?;
             }
         }
-        Ok(())
+        Ok(own)
     }
 
     /// Asks for the promotion and waits for the end of recovery; returns the timeline it is on.

@@ -69,7 +69,9 @@ pub(super) const RESUME_REPLAY: &str = "SELECT pg_wal_replay_resume()";
 /// Whether it is in recovery, whether it has anybody to follow, and the last restartpoint's timeline.
 pub(super) const IS_SEALED: &str = "SELECT pg_is_in_recovery() AS recovering, \
   (SELECT timeline_id FROM pg_control_checkpoint()) AS timeline, \
-  current_setting('primary_conninfo') <> '' OR current_setting('restore_command') <> '' AS follows";
+  current_setting('primary_conninfo') <> '' OR current_setting('restore_command') <> '' AS follows, \
+  coalesce((pg_last_wal_replay_lsn() - '0/0')::int8, 0) AS ended, \
+  (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_segment_size') AS segment";
 
 /// The walsenders.
 pub(super) const SENDERS: &str = "\
