@@ -40,6 +40,20 @@ const BORDERS: &[Border] = &[
         must_not: &["cluster_core", "cluster_proto", "tokio"],
     },
     Border {
+        place: "daemon/backup/src",
+        must_not: &["clusterd", "clusterd_guard", "cluster_proto", "openraft"],
+    },
+    Border {
+        place: "daemon/src/backup",
+        must_not: &[
+            "crate::raft",
+            "crate::peers",
+            "crate::lease",
+            "cluster_proto",
+            "openraft",
+        ],
+    },
+    Border {
         place: "proto/src",
         must_not: &["cluster_core", "clusterd_guard"],
     },

@@ -14,7 +14,12 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::run::{cargo, repository, run, target_folder};
 
 /// What a host needs.
-const PROGRAMS: &[&str] = &["clusterctl", "clusterd", "clusterd-guard"];
+const PROGRAMS: &[&str] = &[
+    "clusterctl",
+    "clusterd",
+    "clusterd-backup",
+    "clusterd-guard",
+];
 
 /// What else is in the file, as it lies in the repository.
 const FILES: &[&str] = &["README.md", "CHANGELOG.md", "ARCHITECTURE.md"];
@@ -67,7 +72,7 @@ fn build_folder() -> PathBuf {
 /// The release programs, without this machine's folders in them.
 fn build(time: &str) -> Result<()> {
     let mut build = cargo(&["build", "--release", "--locked"]);
-    for program in ["clusterd", "clusterd-guard", "clusterctl"] {
+    for program in ["clusterd", "clusterd-guard", "clusterctl", "cluster-backup"] {
         build.args(["-p", program]);
     }
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();

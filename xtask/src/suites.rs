@@ -108,6 +108,9 @@ const SUITES: &[Suite] = &[
     },
 ];
 
+/// The packages of the programs that clusters are made of.
+const PROGRAMS: &[&str] = &["clusterd", "clusterd-guard", "clusterctl", "cluster-backup"];
+
 /// Everything CI runs. Ends with `N passed, N failed`.
 pub fn test(only: Option<&str>) -> ExitCode {
     if let Err(error) = root::require().and_then(|()| setup::install_missing()) {
@@ -115,9 +118,10 @@ pub fn test(only: Option<&str>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     // The scenarios start the built programs, which cargo builds for no test of another package.
-    let programs = ["-p", "clusterd", "-p", "clusterd-guard", "-p", "clusterctl"];
     let mut build = cargo(&["build"]);
-    build.args(programs);
+    for program in PROGRAMS {
+        build.args(["-p", program]);
+    }
     if let Err(error) = run(build) {
         eprintln!("xtask: {error:#}");
         println!("0 passed, 1 failed");
@@ -261,9 +265,18 @@ pub fn demo(kill_primary: bool, preset: &str) -> Result<()> {
 pub fn release_tool(package: &str, tool: &str, arguments: &[String]) -> Result<()> {
     setup::install_missing()?;
     let mut build = cargo(&["build", "--release"]);
-    build.args(["-p", "clusterd", "-p", "clusterd-guard", "-p", "clusterctl"]);
+    for program in PROGRAMS {
+        build.args(["-p", program]);
+    }
     build.args(["-p", package, "--bin", tool, "--bin", "clusterd"]);
-    build.args(["--bin", "clusterd-guard", "--bin", "clusterctl"]);
+    build.args([
+        "--bin",
+        "clusterd-guard",
+        "--bin",
+        "clusterctl",
+        "--bin",
+        "clusterd-backup",
+    ]);
     run(build)?;
     let folder = crate::run::target_folder().join("release");
     let mut command: Command = root::command(&folder.join(tool).to_string_lossy());

@@ -149,7 +149,7 @@ impl World {
             let is_held = host.holder.epoch == epoch && host.holder.valid_until > self.local(node);
             let newest = host.mind.confirmed_newest.filter(|_| is_held);
             let state = self.state_of(node);
-            let (given, text) = first_value(&state, epoch, newest);
+            let (given, text) = first_value(state, epoch, newest);
             let first = state.live_rules.iter().find(|rule| rule.id == given);
             let commits = Commits::new(epoch, self.now, text, first.cloned());
             self.nodes[node].postgres.commits = Some(commits);

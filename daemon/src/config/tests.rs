@@ -368,7 +368,7 @@ fn the_sample_documents_every_key_and_no_other() {
     let uncommented: Vec<&str> = sample
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase()) => key,
+            Some(key) if key.starts_with(|c: char| c.is_ascii_lowercase() || c == '[') => key,
             _ => line,
         })
         .collect();
@@ -389,6 +389,7 @@ fn the_sample_documents_every_key_and_no_other() {
         ("security", keys_of::<SecurityTable>()),
         ("postgres", keys_of::<PostgresTable>()),
         ("guard", keys_of::<GuardTable>()),
+        ("backup", keys_of::<BackupTable>()),
         ("tags", keys_of::<TagsTable>()),
         ("log", keys_of::<LogTable>()),
         ("settings", keys_of::<SettingsTable>()),
