@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cluster_tests::config::PASSWORD;
+use cluster_tests::config::{PASSWORD, TOKEN};
+use cluster_tests::programs;
 use cluster_tests::writer::clock;
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 
@@ -23,6 +24,9 @@ struct Arguments {
     /// Kill the primary once, print the outage an external writer measured, and end.
     #[arg(long)]
     kill_primary: bool,
+    /// With a repository of backups.
+    #[arg(long)]
+    backup: bool,
     /// `fast`, `lan` or `wan`.
     #[arg(long, default_value = "lan")]
     preset: String,
@@ -37,6 +41,7 @@ fn main() -> Result<()> {
         .preset(&arguments.preset)
         .on_loopback(FIRST_ADDRESS);
     wanted.major = arguments.major;
+    wanted.has_repository = arguments.backup;
     println!(
         "Starting three members with PostgreSQL, preset {} …",
         arguments.preset
@@ -48,6 +53,9 @@ fn main() -> Result<()> {
         seconds(started.elapsed())
     );
     explain(&cluster);
+    if arguments.backup {
+        explain_backups(&cluster)?;
+    }
     match arguments.kill_primary {
         true => kill_primary(&mut cluster)?,
         false => screen::show_until_interrupted(&mut cluster)?,
@@ -74,6 +82,28 @@ fn explain(cluster: &Cluster) {
         hosts[0]
     );
     println!("Logs and data: {}\n", cluster.folder.display());
+}
+
+/// How to take a backup and how to go back in time; each line can be pasted.
+fn explain_backups(cluster: &Cluster) -> Result<()> {
+    let clusterctl = programs::ours("clusterctl")?;
+    println!("Take a backup:");
+    println!(
+        "  CLUSTERCTL_TOKEN={TOKEN} {} --endpoints {} backup create\n",
+        clusterctl.display(),
+        cluster.members[0].grpc()
+    );
+    println!(
+        "A copy as it was at a moment (what was written in the last minute may not be there yet):"
+    );
+    println!(
+        "  sudo -u postgres {} restore --repository {} --into /tmp/matriarch-copy --start --bin-dir {} \
+         --to \"$(date -u '+%F %T+00')\"\n",
+        cluster.backup_program().display(),
+        cluster.repository().display(),
+        cluster.members[0].bin.display()
+    );
+    Ok(())
 }
 
 fn kill_primary(cluster: &mut Cluster) -> Result<()> {

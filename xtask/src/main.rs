@@ -32,6 +32,9 @@ enum Command {
         /// Kill the primary once, print the outage an external writer measured, and end.
         #[arg(long)]
         kill_primary: bool,
+        /// With a repository of backups; prints how to take one and how to go back in time.
+        #[arg(long)]
+        backup: bool,
         /// Times of the lease.
         #[arg(long, default_value = "lan")]
         preset: String,
@@ -108,8 +111,9 @@ fn main() -> ExitCode {
         Command::Setup => setup::install_missing(),
         Command::Demo {
             kill_primary,
+            backup,
             preset,
-        } => suites::demo(kill_primary, &preset),
+        } => suites::demo(kill_primary, backup, &preset),
         Command::Test { only } => return suites::test(only.as_deref()),
         Command::Check => return suites::check(),
         Command::Fix => suites::fix(),

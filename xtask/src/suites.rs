@@ -253,10 +253,13 @@ pub fn simulate(wanted: &Simulate) -> Result<()> {
 }
 
 /// The demo, of the release build.
-pub fn demo(kill_primary: bool, preset: &str) -> Result<()> {
+pub fn demo(kill_primary: bool, backup: bool, preset: &str) -> Result<()> {
     let mut arguments = vec!["--preset".to_owned(), preset.to_owned()];
     if kill_primary {
         arguments.push("--kill-primary".to_owned());
+    }
+    if backup {
+        arguments.push("--backup".to_owned());
     }
     release_tool("cluster-tests", "demo", &arguments)
 }
