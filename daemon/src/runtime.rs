@@ -92,7 +92,6 @@ pub async fn run(
                 postgres: postgres.clone(),
                 durable: durable.clone(),
                 board: board.subscribe(),
-                beside: beside.clone(),
             };
             Some(backup::start(place, shutdown.clone())?)
         }

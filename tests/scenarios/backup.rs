@@ -155,7 +155,7 @@ fn a_mistaken_delete_is_undone_by_a_restore_to_the_moment_before_across_a_failov
     let found = room.restore(&["--latest"])?;
     ensure!(found == ["1000 1000 1"], "{found:?}");
     let asked = room.restore(&["--to", "2020-01-01 00:00:00+00"]);
-    let refused = asked.expect_err("long before the backup").to_string();
+    let refused = format!("{:#}", asked.expect_err("long before the backup"));
     ensure!(refused.contains("first recoverable"), "{refused}");
     room.cluster.finish()
 }
@@ -190,5 +190,42 @@ fn segments_that_the_lost_primary_had_not_archived_are_archived_by_the_next_one(
     ensure!(found == ["1 400 400"], "{found:?}");
     room.cluster.members[old].start()?;
     room.cluster.wait_healthy(PATIENCE)?;
+    room.cluster.finish()
+}
+
+/// The repository is away when a daemon starts: the cluster does not mind, and archives when it is back.
+#[test]
+fn a_repository_that_is_away_stops_neither_daemon_nor_commits() -> Result<()> {
+    let mut room = Room::new("away")?;
+    room.fill(1, 100)?;
+    let repository = room.cluster.repository();
+    let aside = room.cluster.folder.join("aside");
+    std::fs::rename(&repository, &aside)?;
+    std::fs::write(&repository, "no directory")?;
+    let primary = room.cluster.wait_primary(PATIENCE)?;
+    room.cluster.members[primary].kill_daemon()?;
+    room.cluster.members[primary].start()?;
+    room.cluster.wait_healthy(PATIENCE)?;
+    room.fill(101, 200)?;
+    room.run("SELECT pg_switch_wal()")?;
+    let refused = room.cluster.ctl(&["backup", "create"]);
+    let why = format!("{:#}", refused.expect_err("there is no place"));
+    ensure!(
+        why.contains("cannot be a repository") || why.contains("could not"),
+        "{why}"
+    );
+    wait_until("PostgreSQL sees that it cannot archive", PATIENCE, || {
+        let failed = room.one("SELECT failed_count::text FROM pg_stat_archiver");
+        match failed.map_err(|error| error.to_string())?.as_str() {
+            "0" => Err("no failure".to_owned()),
+            _ => Ok(()),
+        }
+    })?;
+    std::fs::remove_file(&repository)?;
+    std::fs::rename(&aside, &repository)?;
+    room.wait_archived()?;
+    room.cluster.ctl(&["backup", "create"])?;
+    let found = room.restore(&["--latest"])?;
+    ensure!(found == ["1 200 200"], "{found:?}");
     room.cluster.finish()
 }

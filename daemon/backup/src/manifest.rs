@@ -51,10 +51,11 @@ pub struct Manifest {
     pub files: Vec<StoredFile>,
 }
 
-/// The name of a backup: when it began, and of whom. Sorts by time.
-pub fn id_of(began_unix: i64, member: &MemberName) -> String {
+/// The name of a backup: when it began, of whom, and a number that tells two of one second apart. Sorts
+/// by time.
+pub fn id_of(began_unix: i64, member: &MemberName, number: u16) -> String {
     let moment = crate::restore::moment(began_unix).replace(['-', ':'], "");
-    format!("{moment}-{member}")
+    format!("{moment}-{member}-{number:04x}")
 }
 
 /// Stores the files of a directory and the manifest after them.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster_backup::names::WalName;
-use cluster_backup::{Repository, wal};
+use cluster_backup::wal;
 use cluster_core::model::Epoch;
 use futures_util::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -21,12 +21,17 @@ use crate::board::Board;
 use crate::reconcile::durable::DurableRecord;
 use crate::telemetry;
 
+use super::shelf::Shelf;
+
 /// So many files are sent with the one that is asked for.
 const AHEAD: usize = 8;
 /// So many at once.
 const AT_ONCE: usize = 4;
 /// A name is short, and the program that sends it is ours.
 const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// The socket's folder is looked for this often.
+const BIND_AGAIN: Duration = Duration::from_secs(1);
 
 /// `archive_command` for this socket.
 pub fn command(program: &Path, socket: &Path) -> String {
@@ -41,7 +46,7 @@ pub fn command(program: &Path, socket: &Path) -> String {
 /// The task's parts.
 pub struct Archiver {
     /// Where to.
-    pub repository: Repository,
+    pub shelf: Arc<Shelf>,
     /// Where it listens.
     pub socket: PathBuf,
     /// `pg_wal`.
@@ -55,14 +60,9 @@ pub struct Archiver {
 impl Archiver {
     /// Runs until `shutdown`; PostgreSQL asks again afterwards.
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
-        // What an earlier daemon left; nobody listens there.
-        let _ = std::fs::remove_file(&self.socket);
-        let listener = match UnixListener::bind(&self.socket) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(socket = %self.socket.display(), %error, "nothing can be archived");
-                return;
-            }
+        let listener = tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return,
+            listener = self.listen() => listener,
         };
         let sent = Arc::new(Mutex::new(BTreeSet::new()));
         let archiver = Arc::new(self);
@@ -85,6 +85,24 @@ impl Archiver {
                     failure = why;
                 }
             }
+        }
+    }
+
+    /// The folder may be made later than this task.
+    async fn listen(&self) -> UnixListener {
+        let mut failure = String::new();
+        loop {
+            // What an earlier daemon left; nobody listens there.
+            let _ = std::fs::remove_file(&self.socket);
+            let why = match UnixListener::bind(&self.socket) {
+                Ok(listener) => return listener,
+                Err(error) => error.to_string(),
+            };
+            if failure != why {
+                tracing::warn!(socket = %self.socket.display(), why, "nothing can be archived yet");
+            }
+            failure = why;
+            tokio::time::sleep(BIND_AGAIN).await;
         }
     }
 
@@ -123,13 +141,17 @@ impl Archiver {
         }
         let database = self.board.borrow().state.system_identifier;
         let database = database.ok_or("which database this is is not known yet")?;
+        let repository = self.shelf.repository().await?;
         let mut names = vec![name.clone()];
         names.extend(self.waiting(&name, &known()));
         let results = futures_util::stream::iter(names)
-            .map(|name| async move {
-                let path = self.directory.join(name.as_str());
-                let pushed = wal::push(&self.repository, database, epoch, &name, &path).await;
-                (name, pushed)
+            .map(|name| {
+                let (repository, directory) = (&repository, &self.directory);
+                async move {
+                    let path = directory.join(name.as_str());
+                    let pushed = wal::push(repository, database, epoch, &name, &path).await;
+                    (name, pushed)
+                }
             })
             .buffer_unordered(AT_ONCE);
         let results: Vec<_> = results.collect().await;

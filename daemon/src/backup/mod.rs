@@ -1,16 +1,18 @@
 //! Backups and archived WAL of this member's PostgreSQL. The repository itself is package
 //! cluster-backup; here is what needs the running server and the truth.
+//!
+//! All of it runs on a thread of its own: a repository that stands still must hold up neither the
+//! member's loop nor the daemon's start.
 
 mod archiver;
+mod shelf;
 mod taker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use cluster_backup::Repository;
 use cluster_core::model::MemberName;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::board::Board;
@@ -19,6 +21,7 @@ use crate::reconcile::durable::DurableRecord;
 
 use archiver::Archiver;
 pub use archiver::command;
+use shelf::Shelf;
 pub use taker::Backups;
 
 /// Where the archiver listens.
@@ -40,30 +43,40 @@ pub struct Place {
     pub durable: DurableRecord,
     /// The newest board.
     pub board: watch::Receiver<Arc<Board>>,
-    /// The runtime of whatever touches PostgreSQL or its files.
-    pub beside: Handle,
 }
 
-/// Opens the repository and begins to archive.
+/// Begins to archive.
 ///
 /// # Errors
-/// The repository cannot be one, or PostgreSQL's user may not write there.
+/// No thread.
 pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<Backups> {
-    let repository = Repository::open(&place.repository).context("backup.repository")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("a runtime for backups")?;
+    let shelf = Arc::new(Shelf::new(place.repository));
     let archiver = Archiver {
-        repository: repository.clone(),
+        shelf: Arc::clone(&shelf),
         socket: socket(&place.state_dir),
         directory: place.postgres.wal_directory(),
         durable: place.durable,
         board: place.board.clone(),
     };
-    place.beside.spawn(archiver.run(shutdown));
-    Ok(Backups {
+    let backups = Backups {
         me: place.me,
-        repository,
+        shelf,
         postgres: place.postgres,
         board: place.board,
-        beside: place.beside,
+        beside: runtime.handle().clone(),
         turn: Arc::default(),
-    })
+    };
+    std::thread::Builder::new()
+        .name("clusterd-backup".to_owned())
+        .spawn(move || {
+            runtime.block_on(archiver.run(shutdown));
+            // A repository that stands still must not hold up the end.
+            runtime.shutdown_background();
+        })
+        .context("a thread for backups")?;
+    Ok(backups)
 }

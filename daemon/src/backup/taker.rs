@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use cluster_backup::{Manifest, Repository, manifest};
-use cluster_core::model::MemberName;
+use cluster_core::model::{ClusterState, MemberName};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 
@@ -13,6 +13,8 @@ use crate::api::BackupControl;
 use crate::board::Board;
 use crate::postgres::{Postgres, Progress};
 use crate::telemetry;
+
+use super::shelf::Shelf;
 
 /// Where a copy lies until it is stored, below the façade's own directory.
 const SPOOL: &str = "backup-spool";
@@ -23,12 +25,12 @@ pub struct Backups {
     /// Own name.
     pub me: MemberName,
     /// Where to.
-    pub repository: Repository,
+    pub shelf: Arc<Shelf>,
     /// The server.
     pub postgres: Postgres,
     /// The truth.
     pub board: watch::Receiver<Arc<Board>>,
-    /// The runtime of whatever touches PostgreSQL or its files.
+    /// The runtime of everything about backups.
     pub beside: Handle,
     /// One at a time.
     pub turn: Arc<Mutex<()>>,
@@ -49,9 +51,32 @@ impl Backups {
         let database = state
             .system_identifier
             .ok_or("the cluster has no data yet")?;
+        // Before anything is copied.
+        let repository = self.shelf.repository().await?;
         let began_unix = now_unix();
-        let id = manifest::id_of(began_unix, &self.me);
+        let id = manifest::id_of(began_unix, &self.me, rand::random());
         tracing::info!(id, by, "a base backup begins");
+        let stored = self
+            .copy_and_store(&repository, database, (id, began_unix), &state)
+            .await;
+        // Stored or not: it is no use here, and takes the room of a whole database.
+        let folder = self.postgres.spool(SPOOL);
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        let stored = stored?;
+        if !matches!(removed, Ok(Ok(()))) {
+            tracing::warn!(?removed, "a copy that was stored is left in the spool");
+        }
+        tracing::info!(id = stored.id, end = %stored.end, "a base backup is stored");
+        Ok(stored)
+    }
+
+    async fn copy_and_store(
+        &self,
+        repository: &Repository,
+        database: u64,
+        (id, began_unix): (String, i64),
+        state: &ClusterState,
+    ) -> Result<Manifest, String> {
         let (progress, _) = watch::channel(Progress::default());
         let copied = self.postgres.base_backup(SPOOL, &id, progress).await;
         let (folder, copied) = copied.map_err(|error| telemetry::chain(&error))?;
@@ -69,15 +94,9 @@ impl Backups {
             ended_unix: now_unix(),
             files: Vec::new(),
         };
-        let stored = manifest::store(&self.repository, facts, &folder, &copied.files).await;
-        // Stored or not: it is no use here, and takes the room of a whole database.
-        let removed = std::fs::remove_dir_all(&folder);
-        let stored = stored.map_err(|error| telemetry::chain(&error))?;
-        if let Err(error) = removed {
-            tracing::warn!(folder = %folder.display(), %error, "a copy that was stored is left");
-        }
-        tracing::info!(id = stored.id, end = %stored.end, "a base backup is stored");
-        Ok(stored)
+        manifest::store(repository, facts, &folder, &copied.files)
+            .await
+            .map_err(|error| telemetry::chain(&error))
     }
 }
 
@@ -89,13 +108,14 @@ impl BackupControl for Backups {
     }
 
     async fn list(&self) -> Result<(String, Vec<Manifest>), String> {
-        let repository = self.repository.clone();
-        let listed = self
-            .beside
-            .spawn(async move { manifest::list(&repository).await })
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| telemetry::chain(&error))?;
-        Ok((self.repository.place().to_owned(), listed))
+        let shelf = Arc::clone(&self.shelf);
+        let list = async move {
+            let repository = shelf.repository().await?;
+            let found = manifest::list(&repository).await;
+            let found = found.map_err(|error| telemetry::chain(&error))?;
+            Ok((repository.place().to_owned(), found))
+        };
+        let listed = self.beside.spawn(list).await;
+        listed.map_err(|error| error.to_string())?
     }
 }

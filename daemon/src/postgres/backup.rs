@@ -34,6 +34,11 @@ impl Postgres {
         self.data_path("pg_wal")
     }
 
+    /// A directory of ours beside the configuration.
+    pub fn spool(&self, folder: &str) -> PathBuf {
+        self.state_path(folder)
+    }
+
     /// Copies the running server into a new directory of ours, with the WAL that makes the copy
     /// consistent. What an earlier attempt left there is removed first.
     ///
@@ -45,7 +50,7 @@ impl Postgres {
         label: &str,
         progress: watch::Sender<Progress>,
     ) -> Result<(PathBuf, BaseBackup), Error> {
-        let place = self.state_path(folder);
+        let place = self.spool(folder);
         remove_tree(&place)?;
         durable_file::make_directory(&place, self.owner())?;
         let options = self.options();
