@@ -565,10 +565,16 @@ async fn a_member_that_was_cut_off_called_no_elections_and_deposes_nobody() {
     grant_to_a(leader).await;
     let vote = leader.role().borrow().vote;
     let lonely = group.others(place)[0];
+    let alone = group.store(lonely);
+    // A quorum elects without it.
+    wait_until("it has heard of the leader", || {
+        let role = alone.role().borrow().clone();
+        if role.vote == vote { Ok(()) } else { Err(role) }
+    })
+    .await;
     for other in group.others(lonely) {
         group.cuts.cut_both(group.node(lonely), group.node(other));
     }
-    let alone = group.store(lonely);
     let until = Instant::now() + group.times.election_max * 8;
     while Instant::now() < until {
         assert_eq!(alone.role().borrow().vote, vote, "it called an election");

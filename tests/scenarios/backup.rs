@@ -1,6 +1,7 @@
 //! Backups, archived WAL, and points in time, with failovers in between.
 
 use anyhow::{Context, Result, ensure};
+use cluster_tests::cluster::write_private;
 use cluster_tests::host::Host;
 use cluster_tests::member::give_to_postgres;
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
@@ -37,11 +38,8 @@ impl Room {
             "INSERT INTO kept SELECT generate_series({from}, {to})"
         ))?;
         let lsn = self.one("SELECT pg_current_wal_insert_lsn()::text")?;
-        // A moment lies between two commits only when some time does.
-        self.run("SELECT pg_sleep(1.1)")?;
         let at =
             self.one("SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00')")?;
-        self.run("SELECT pg_sleep(1.1)")?;
         Ok((lsn, at))
     }
 
@@ -226,5 +224,43 @@ fn a_repository_that_is_away_stops_neither_daemon_nor_commits() -> Result<()> {
     room.cluster.ctl(&["backup", "create"])?;
     let found = room.restore(&["--latest"])?;
     ensure!(found == ["1 200 200"], "{found:?}");
+    room.cluster.finish()
+}
+
+/// As docs/backup.md says, on a cluster that runs: into the file, the daemon started again, reload.
+#[test]
+fn archiving_is_switched_on_while_the_cluster_runs() -> Result<()> {
+    let mut cluster = Wanted::new("switched-on").repository().make()?;
+    let files: Vec<_> = cluster.members.iter().map(|it| it.config_file()).collect();
+    let mut whole = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file)?;
+        let (before, _) = text.split_once("\n[backup]").context("the table")?;
+        write_private(file, before)?;
+        whole.push(text);
+    }
+    cluster.start_all()?;
+    let mut room = Room {
+        cluster,
+        restored: 0,
+    };
+    room.cluster.wait_healthy(PATIENCE)?;
+    room.run("CREATE TABLE kept (number int PRIMARY KEY)")?;
+    let refused = room.cluster.ctl(&["backup", "create"]);
+    let why = format!("{:#}", refused.expect_err("there is no repository"));
+    ensure!(why.contains("[backup]"), "{why}");
+    for (place, text) in whole.iter().enumerate() {
+        write_private(&files[place], text)?;
+        room.cluster.members[place].kill_daemon()?;
+        room.cluster.members[place].start()?;
+        room.cluster.wait_healthy(PATIENCE)?;
+        let name = room.cluster.members[place].name.clone();
+        room.cluster.ctl(&["reload", &name, "--yes"])?;
+    }
+    room.cluster.ctl(&["backup", "create"])?;
+    let (lsn, _) = room.fill(1, 100)?;
+    room.wait_archived()?;
+    let found = room.restore(&["--lsn", &lsn])?;
+    ensure!(found == ["1 100 100"], "{found:?}");
     room.cluster.finish()
 }

@@ -9,7 +9,7 @@ use crate::args::{BackupCommand, CreateBackup};
 use crate::ask::by;
 use crate::exit::{Kind, Stop};
 use crate::output::{Align, Report, table};
-use crate::time::moment;
+use crate::time::{length, moment};
 use crate::view::{MemberView, StatusView};
 
 /// A copy of a whole database takes as long as it takes.
@@ -44,11 +44,11 @@ async fn create(context: &Context, args: &CreateBackup) -> Result<(), Stop> {
     let mut report = Report::single(
         "text",
         &format!(
-            "Backup {} is stored: {} bytes, consistent at {}, taken in {} s",
+            "Backup {} is stored: {} bytes, consistent at {}, taken in {}",
             backup.id,
             backup.bytes,
             backup.end,
-            backup.ended_unix - backup.began_unix
+            length(u64::try_from(backup.ended_unix_ms - backup.began_unix_ms).unwrap_or(0))
         ),
     );
     report.data = document(&backup);
@@ -93,7 +93,7 @@ async fn list(context: &Context) -> Result<(), Stop> {
                 it.member.clone(),
                 it.epoch.to_string(),
                 it.timeline.to_string(),
-                moment(u64::try_from(it.ended_unix).unwrap_or(0) * 1000),
+                moment(u64::try_from(it.ended_unix_ms).unwrap_or(0)),
                 it.end.clone(),
                 it.bytes.to_string(),
                 it.major.to_string(),
@@ -122,8 +122,8 @@ fn document(backup: &v1::Backup) -> serde_json::Value {
         "epoch": backup.epoch,
         "timeline": backup.timeline,
         "end": backup.end,
-        "began_unix": backup.began_unix,
-        "ended_unix": backup.ended_unix,
+        "began_unix_ms": backup.began_unix_ms,
+        "ended_unix_ms": backup.ended_unix_ms,
         "bytes": backup.bytes,
         "major": backup.major,
     })

@@ -4,6 +4,7 @@
 //! changed; a backup exists when its manifest does, which is written last. Readers trust what a manifest
 //! lists, and every object carries the hash of its content.
 
+pub mod command;
 mod error;
 pub mod manifest;
 pub mod names;

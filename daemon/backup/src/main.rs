@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster_backup::names::WalName;
 use cluster_backup::restore::{self, Plan, Target, moment};
-use cluster_backup::{Repository, manifest, wal};
+use cluster_backup::{Repository, command, manifest, wal};
 use cluster_core::model::Lsn;
 use jiff::Timestamp;
 
@@ -182,7 +182,7 @@ async fn list(place: &str, json: bool) -> anyhow::Result<()> {
             backup.major,
             backup.member,
             backup.epoch,
-            moment(backup.ended_unix),
+            moment(backup.ended_unix_ms),
             backup.end,
         );
     }
@@ -231,8 +231,9 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
     }
     let program = std::env::current_exe().context("find this program")?;
     let fetch = format!(
-        "\"{}\" fetch --repository \"{place}\" --database {}",
-        program.display(),
+        "{} fetch --repository {} --database {}",
+        command::word(&program.display().to_string()),
+        command::word(place),
         plan.backup.database
     );
     restore::perform(&repository, &plan, &fetch).await?;
@@ -259,12 +260,13 @@ fn tell(plan: &Plan) {
         Target::Name(name) => format!("the restore point `{name}`"),
     };
     println!(
-        "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {until}.",
+        "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {until}, along timeline {}.",
         backup.id,
         backup.member,
-        moment(backup.ended_unix),
+        moment(backup.ended_unix_ms),
         backup.end,
         backup.timeline,
         plan.bytes,
+        plan.timeline,
     );
 }

@@ -43,18 +43,19 @@ pub struct Manifest {
     pub start: Lsn,
     /// Where it is consistent.
     pub end: Lsn,
-    /// When it began. Unix time in seconds.
-    pub began_unix: i64,
-    /// When it was complete: it can be the base for any later moment. Unix time in seconds.
-    pub ended_unix: i64,
+    /// When it began. Unix time in milliseconds.
+    pub began_unix_ms: i64,
+    /// When it was complete: it can be the base for any later moment. Unix time in milliseconds, rounded up.
+    pub ended_unix_ms: i64,
     /// Its files.
     pub files: Vec<StoredFile>,
 }
 
 /// The name of a backup: when it began, of whom, and a number that tells two of one second apart. Sorts
 /// by time.
-pub fn id_of(began_unix: i64, member: &MemberName, number: u16) -> String {
-    let moment = crate::restore::moment(began_unix).replace(['-', ':'], "");
+pub fn id_of(began_unix_ms: i64, member: &MemberName, number: u16) -> String {
+    let second = began_unix_ms - began_unix_ms.rem_euclid(1000);
+    let moment = crate::restore::moment(second).replace(['-', ':'], "");
     format!("{moment}-{member}-{number:04x}")
 }
 
@@ -115,7 +116,7 @@ pub async fn list(repository: &Repository) -> Result<Vec<Manifest>, Error> {
         }
     }
     found.sort_by(|left: &Manifest, right| {
-        (left.ended_unix, &left.id).cmp(&(right.ended_unix, &right.id))
+        (left.ended_unix_ms, &left.id).cmp(&(right.ended_unix_ms, &right.id))
     });
     Ok(found)
 }

@@ -77,6 +77,11 @@ pub fn agrees(whole: &str, in_name: &str) -> bool {
     !in_name.is_empty() && whole.starts_with(in_name)
 }
 
+/// The folder of all archived WAL of a database; in it one folder a timeline.
+pub fn wal(database: u64) -> String {
+    format!("{database}/wal")
+}
+
 /// The folder of all backups of a database.
 pub fn backups(database: u64) -> String {
     format!("{database}/backup")

@@ -7,11 +7,13 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use cluster_core::model::Lsn;
+use cluster_core::model::timeline::{HistoryLine, parse_history};
+use cluster_core::model::{Lsn, TimelineId};
 use jiff::Timestamp;
 
 use crate::manifest::{self, Manifest, StoredFile};
-use crate::{Error, Repository, names, streams};
+use crate::names::WalName;
+use crate::{Error, Repository, names, streams, wal};
 
 /// Up to where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,9 @@ pub struct Plan {
     pub backup: Manifest,
     /// Up to where.
     pub target: Target,
+    /// Along which timeline: numbers that nobody used leave gaps, and PostgreSQL's own search for the
+    /// latest one ends at the first of them [hazards K8].
+    pub timeline: TimelineId,
     /// Where to.
     pub into: PathBuf,
     /// How much the backup unpacks to. Unit: bytes.
@@ -76,7 +81,7 @@ pub async fn plan(
             Some(id) => format!("there is no backup named {id}"),
             None => format!(
                 "no backup was complete before that: the first recoverable moment is {} ({})",
-                moment(first.ended_unix),
+                moment(first.ended_unix_ms),
                 first.end
             ),
         });
@@ -85,7 +90,7 @@ pub async fn plan(
         return refused(format!(
             "backup {} was complete at {} ({}), after the target",
             chosen.id,
-            moment(chosen.ended_unix),
+            moment(chosen.ended_unix_ms),
             chosen.end
         ));
     }
@@ -106,6 +111,7 @@ pub async fn plan(
         ));
     }
     Ok(Plan {
+        timeline: newest_timeline(repository, chosen).await?,
         backup: chosen.clone(),
         target,
         into: into.to_owned(),
@@ -113,12 +119,50 @@ pub async fn plan(
     })
 }
 
+/// The highest timeline in the archive that comes from the backup's.
+async fn newest_timeline(repository: &Repository, backup: &Manifest) -> Result<TimelineId, Error> {
+    let folders = repository.folders(&names::wal(backup.database)).await?;
+    let numbers = folders
+        .iter()
+        .filter_map(|it| u32::from_str_radix(it, 16).ok());
+    let mut timelines: Vec<TimelineId> = numbers.map(TimelineId).collect();
+    timelines.sort();
+    for timeline in timelines.into_iter().rev() {
+        if timeline <= backup.timeline {
+            break;
+        }
+        let name = WalName::parse(&timeline.history_file())?;
+        let Some(object) = wal::find(repository, backup.database, &name).await? else {
+            continue;
+        };
+        let hash = names::hash_of(&object).map(str::to_owned);
+        let text = streams::read_object(repository, &object, hash.as_deref(), {
+            let object = object.clone();
+            move |content| {
+                let mut text = String::new();
+                content
+                    .read_to_string(&mut text)
+                    .map_err(streams::broken("read", &object))?;
+                Ok(text)
+            }
+        });
+        let lines = parse_history(&text.await?).unwrap_or_default();
+        let is_real = lines.iter().all(|line| line.end != Lsn::ZERO);
+        let comes_from =
+            |line: &HistoryLine| line.parent == backup.timeline && line.end >= backup.end;
+        if is_real && lines.iter().any(comes_from) {
+            return Ok(timeline);
+        }
+    }
+    Ok(backup.timeline)
+}
+
 /// A target by transaction or name cannot be placed without reading WAL: PostgreSQL says when it is not
 /// found.
 fn is_before(backup: &Manifest, target: &Target) -> bool {
     match target {
         Target::Latest | Target::Xid(_) | Target::Name(_) => true,
-        Target::Time(at) => backup.ended_unix <= at.as_second(),
+        Target::Time(at) => backup.ended_unix_ms <= at.as_millisecond(),
         Target::Lsn(at) => backup.end <= *at,
     }
 }
@@ -147,8 +191,8 @@ fn free_bytes(place: &Path) -> Option<u64> {
 }
 
 /// A moment as people write it.
-pub fn moment(unix: i64) -> String {
-    Timestamp::from_second(unix).map_or_else(|_| unix.to_string(), |at| at.to_string())
+pub fn moment(unix_ms: i64) -> String {
+    Timestamp::from_millisecond(unix_ms).map_or_else(|_| unix_ms.to_string(), |at| at.to_string())
 }
 
 /// Unpacks the backup and writes how far recovery goes. `fetch` is the command line of recovery's
@@ -265,6 +309,7 @@ fn settings(plan: &Plan, fetch: &str) -> String {
         let _ = writeln!(text, "{name} = '{value}'");
     };
     line("restore_command", &format!("{fetch} %f \"%p\""));
+    line("recovery_target_timeline", &plan.timeline.0.to_string());
     match &plan.target {
         Target::Latest => {}
         Target::Time(at) => line("recovery_target_time", &postgres_time(*at)),
@@ -297,7 +342,7 @@ mod tests {
 
     use super::*;
 
-    fn backup(id: &str, end: u64, ended_unix: i64) -> Manifest {
+    fn backup(id: &str, end: u64, ended_unix_ms: i64) -> Manifest {
         Manifest {
             format: 1,
             id: id.to_owned(),
@@ -308,8 +353,8 @@ mod tests {
             timeline: TimelineId(2),
             start: Lsn(end - 100),
             end: Lsn(end),
-            began_unix: ended_unix - 5,
-            ended_unix,
+            began_unix_ms: ended_unix_ms - 5000,
+            ended_unix_ms,
             files: vec![StoredFile {
                 name: "base.tar".to_owned(),
                 bytes: 10,
@@ -321,8 +366,8 @@ mod tests {
     async fn filled(place: &Path) -> Repository {
         let repository = Repository::open(&place.display().to_string()).expect("a directory");
         for manifest in [
-            backup("a", 1000, 1_700_000_000),
-            backup("b", 2000, 1_700_001_000),
+            backup("a", 1000, 1_700_000_000_000),
+            backup("b", 2000, 1_700_001_000_000),
         ] {
             let name = names::of_backup(7, &manifest.id, names::MANIFEST);
             let text = serde_json::to_vec(&manifest).expect("encodes");
@@ -393,5 +438,34 @@ mod tests {
                 .to_string()
                 .contains("no backup in")
         );
+    }
+
+    /// The number of a Grant that never led to a promotion leaves a gap, and other members may have stored
+    /// a placeholder under it.
+    #[tokio::test]
+    async fn the_newest_timeline_is_found_beyond_numbers_that_nobody_used() {
+        let place = tempfile::tempdir().expect("a directory");
+        let repository = filled(place.path()).await;
+        let store = async |timeline: u32, text: &str| {
+            let file = place.path().join("history");
+            std::fs::write(&file, text).expect("written");
+            let name = WalName::parse(&TimelineId(timeline).history_file()).expect("a name");
+            let stored = wal::push(&repository, 7, Epoch(9), &name, &file).await;
+            stored.expect("stored");
+        };
+        let newest = async || {
+            let into = place.path().join("new");
+            let found = plan(&repository, Target::Latest, None, &into).await;
+            found.expect("a plan").timeline
+        };
+        assert_eq!(newest().await, TimelineId(2));
+        store(2, "1\t0/100\tno\n").await;
+        store(4, "1\t0/0\tnobody used it\n").await;
+        store(5, "1\t0/100\tno\n2\t0/900\tno\n").await;
+        assert_eq!(newest().await, TimelineId(5));
+        // It left timeline 2 before the backup was consistent (0/7D0): another line.
+        store(6, "1\t0/100\tno\n2\t0/10\tno\n").await;
+        store(7, "1\t0/0\tnobody used it\n").await;
+        assert_eq!(newest().await, TimelineId(5));
     }
 }

@@ -66,6 +66,19 @@ pub fn compress(content: &[u8]) -> io::Result<Vec<u8>> {
     zstd::encode_all(content, LEVEL)
 }
 
+/// A stream to or from an object that broke.
+pub fn broken(verb: &'static str, name: &str) -> impl Fn(io::Error) -> Error + use<> {
+    let name = name.to_owned();
+    move |source| Error::Store {
+        verb,
+        name: name.clone(),
+        source: object_store::Error::Generic {
+            store: "repository",
+            source: source.into(),
+        },
+    }
+}
+
 /// Stores a file, compressed, as one object; says what it was before.
 pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Result<Passed, Error> {
     let writer = repository.writer(name);
@@ -76,27 +89,20 @@ pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Res
             path: path.clone(),
             source,
         };
-        let wrote = |source: io::Error| Error::Store {
-            verb: "store",
-            name: object.clone(),
-            source: object_store::Error::Generic {
-                store: "repository",
-                source: source.into(),
-            },
-        };
+        let wrote = broken("store", &object);
         let mut content = Hashing::new(File::open(&path).map_err(read)?);
-        let mut encoder = zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(wrote)?;
+        let mut encoder = zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(&wrote)?;
         let mut buffer = vec![0; 256 * 1024];
         loop {
             let read = content.read(&mut buffer).map_err(read)?;
             if read == 0 {
                 break;
             }
-            encoder.write_all(&buffer[..read]).map_err(wrote)?;
+            encoder.write_all(&buffer[..read]).map_err(&wrote)?;
         }
-        let mut bridge = encoder.finish().map_err(wrote)?;
+        let mut bridge = encoder.finish().map_err(&wrote)?;
         // Until here nothing is visible under this name.
-        bridge.shutdown().map_err(wrote)?;
+        bridge.shutdown().map_err(&wrote)?;
         Ok(content.end())
     });
     stored.await.map_err(|_| Error::GivenUp("an upload"))?
@@ -113,19 +119,12 @@ pub async fn read_object<T: Send + 'static>(
     let reader = SyncIoBridge::new(repository.reader(name).await?);
     let (name, wanted) = (name.to_owned(), wanted.map(str::to_owned));
     let taken = tokio::task::spawn_blocking(move || {
-        let broken = |source: io::Error| Error::Store {
-            verb: "read",
-            name: name.clone(),
-            source: object_store::Error::Generic {
-                store: "repository",
-                source: source.into(),
-            },
-        };
-        let decoder = zstd::Decoder::new(reader).map_err(broken)?;
+        let failed = broken("read", &name);
+        let decoder = zstd::Decoder::new(reader).map_err(&failed)?;
         let mut content = Hashing::new(decoder);
         let taken = take(&mut content)?;
         // What `take` had no use for counts, too: padding of an archive.
-        io::copy(&mut content, &mut io::sink()).map_err(broken)?;
+        io::copy(&mut content, &mut io::sink()).map_err(&failed)?;
         let found = content.end().hash;
         match wanted {
             Some(wanted) if !crate::names::agrees(&found, &wanted) => Err(Error::Damaged {

@@ -73,8 +73,8 @@ fn backup(manifest: &Manifest) -> v1::Backup {
         epoch: manifest.epoch.0,
         timeline: manifest.timeline.0,
         end: manifest.end.to_string(),
-        ended_unix: manifest.ended_unix,
-        began_unix: manifest.began_unix,
+        ended_unix_ms: manifest.ended_unix_ms,
+        began_unix_ms: manifest.began_unix_ms,
         bytes: manifest.files.iter().map(|file| file.bytes).sum(),
         major: manifest.major,
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use cluster_backup::command::word;
 use cluster_backup::names::WalName;
 use cluster_backup::wal;
 use cluster_core::model::Epoch;
@@ -35,12 +36,8 @@ const BIND_AGAIN: Duration = Duration::from_secs(1);
 
 /// `archive_command` for this socket.
 pub fn command(program: &Path, socket: &Path) -> String {
-    let quote = |path: &Path| path.display().to_string().replace('%', "%%");
-    format!(
-        "\"{}\" push --socket \"{}\" %f",
-        quote(program),
-        quote(socket)
-    )
+    let word = |path: &Path| word(&path.display().to_string());
+    format!("{} push --socket {} %f", word(program), word(socket))
 }
 
 /// The task's parts.

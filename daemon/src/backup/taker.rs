@@ -36,9 +36,10 @@ pub struct Backups {
     pub turn: Arc<Mutex<()>>,
 }
 
-fn now_unix() -> i64 {
+/// Rounded up: what is complete now was not complete before.
+fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
+    since.map_or(0, |since| i64::try_from(since.as_millis() + 1).unwrap_or(0))
 }
 
 impl Backups {
@@ -53,11 +54,11 @@ impl Backups {
             .ok_or("the cluster has no data yet")?;
         // Before anything is copied.
         let repository = self.shelf.repository().await?;
-        let began_unix = now_unix();
-        let id = manifest::id_of(began_unix, &self.me, rand::random());
+        let began_unix_ms = now_unix_ms();
+        let id = manifest::id_of(began_unix_ms, &self.me, rand::random());
         tracing::info!(id, by, "a base backup begins");
         let stored = self
-            .copy_and_store(&repository, database, (id, began_unix), &state)
+            .copy_and_store(&repository, database, (id, began_unix_ms), &state)
             .await;
         // Stored or not: it is no use here, and takes the room of a whole database.
         let folder = self.postgres.spool(SPOOL);
@@ -74,7 +75,7 @@ impl Backups {
         &self,
         repository: &Repository,
         database: u64,
-        (id, began_unix): (String, i64),
+        (id, began_unix_ms): (String, i64),
         state: &ClusterState,
     ) -> Result<Manifest, String> {
         let (progress, _) = watch::channel(Progress::default());
@@ -90,8 +91,8 @@ impl Backups {
             timeline: copied.timeline,
             start: copied.start,
             end: copied.end,
-            began_unix,
-            ended_unix: now_unix(),
+            began_unix_ms,
+            ended_unix_ms: now_unix_ms(),
             files: Vec::new(),
         };
         manifest::store(repository, facts, &folder, &copied.files)

@@ -8,6 +8,7 @@ use cluster_core::model::timeline::parse_history;
 use cluster_core::model::{Lsn, TimelineId};
 use tokio::sync::watch;
 
+use super::data_dir::is_placeholder;
 use super::options::Progress;
 use super::swap::remove_tree;
 use super::{Error, Postgres, durable_file};
@@ -106,7 +107,10 @@ impl Postgres {
             let ready = status.join(format!("{name}.ready"));
             let is_whole = is_whole(&name, &ends, segment);
             let is_history = name.ends_with(".history") && done.exists();
-            if !is_whole && !is_history || ready.exists() {
+            // A number that nobody used must not look like a timeline in the archive.
+            let is_placeholder = is_history
+                && durable_file::read(&wal.join(&name))?.is_none_or(|text| is_placeholder(&text));
+            if is_placeholder || !is_whole && !is_history || ready.exists() {
                 continue;
             }
             let attempt = match done.exists() {

@@ -70,7 +70,10 @@ impl Postgres {
             self.apply_config_in_turn(&closed).await?;
         }
         let newest = self.plant_placeholders(timeline, sealed.checkpointed)?;
-        self.archive_again(newest, sealed.end, sealed.segment)?;
+        // A cluster without a primary is worse than an archive with a hole.
+        if let Err(error) = self.archive_again(newest, sealed.end, sealed.segment) {
+            tracing::error!(%error, "WAL that nobody has archived may be missing in the archive");
+        }
         passed("planted");
         let promoted = self.leave_recovery(epoch, limit).await;
         passed("out of recovery");
