@@ -4,8 +4,11 @@
 //! changed; a backup exists when its manifest does, which is written last. Readers trust what a manifest
 //! lists, and every object carries the hash of its content.
 
+pub mod archive;
 pub mod command;
 mod error;
+pub mod lineage;
+mod locate;
 pub mod manifest;
 pub mod names;
 pub mod repository;
