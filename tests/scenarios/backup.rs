@@ -42,6 +42,15 @@ impl Room {
         Ok((lsn, at))
     }
 
+    /// A metric of the primary.
+    fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let primary = self.cluster.wait_primary(PATIENCE)?;
+        let text = self.cluster.get(primary, "/metrics")?.body;
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        Ok(value.map(str::parse).transpose()?)
+    }
+
     fn kill_primary(&mut self) -> Result<()> {
         let old = self.cluster.wait_primary(PATIENCE)?;
         self.cluster.members[old].kill_host()?;
@@ -155,8 +164,22 @@ fn a_repository_that_is_away_stops_neither_daemon_nor_commits() -> Result<()> {
             _ => Ok(()),
         }
     })?;
+    wait_until("status says so", PATIENCE, || {
+        let status = room.cluster.status().map_err(|error| error.to_string())?;
+        match status.contains("FAILS for") {
+            true => Ok(()),
+            false => Err(status),
+        }
+    })?;
     std::fs::rename(&aside, &repository)?;
     room.cluster.wait_archived()?;
+    wait_until("and that it is over", PATIENCE, || {
+        let status = room.cluster.status().map_err(|error| error.to_string())?;
+        match status.contains("is in the repository") && !status.contains("FAILS for") {
+            true => Ok(()),
+            false => Err(status),
+        }
+    })?;
     room.cluster.ctl(&["backup", "create"])?;
     let found = room.restore(&["--latest"])?;
     ensure!(found == ["1 200 200"], "{found:?}");
@@ -194,9 +217,18 @@ fn archiving_is_switched_on_while_the_cluster_runs() -> Result<()> {
         room.cluster.ctl(&["reload", &name, "--yes"])?;
     }
     room.cluster.ctl(&["backup", "create"])?;
-    let (lsn, _) = room.fill(1, 100)?;
-    room.cluster.wait_archived()?;
-    let found = room.restore(&["--lsn", &lsn])?;
+    room.fill(1, 100)?;
+    let filled = room.one("SELECT extract(epoch FROM clock_timestamp())::text")?;
+    room.run("SELECT pg_switch_wal()")?;
+    let filled: f64 = filled.parse()?;
+    wait_until("the metric covers the rows", PATIENCE, || {
+        let seen = room.metric("clusterd_archive_last_recoverable_time");
+        match seen.map_err(|error| error.to_string())? {
+            Some(until) if until >= filled => Ok(()),
+            seen => Err(format!("{seen:?}, not {filled}")),
+        }
+    })?;
+    let found = room.restore(&["--latest"])?;
     ensure!(found == ["1 100 100"], "{found:?}");
     room.cluster.finish()
 }
