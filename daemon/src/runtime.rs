@@ -484,6 +484,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
         lease: lease.clone(),
         proposer: Arc::clone(&backend) as Arc<dyn Propose>,
         merged: merged.subscribe(),
+        applied: store.watch(),
     });
     if let Some((postgres, _, _)) = &server {
         let chores = Chores {
