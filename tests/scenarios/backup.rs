@@ -219,9 +219,10 @@ fn archiving_is_switched_on_while_the_cluster_runs() -> Result<()> {
     room.cluster.ctl(&["backup", "create"])?;
     room.fill(1, 100)?;
     let filled = room.one("SELECT extract(epoch FROM clock_timestamp())::text")?;
-    room.run("SELECT pg_switch_wal()")?;
     let filled: f64 = filled.parse()?;
     wait_until("the metric covers the rows", PATIENCE, || {
+        room.run("SELECT pg_switch_wal()")
+            .map_err(|error| error.to_string())?;
         let seen = room.metric("clusterd_archive_last_recoverable_time");
         match seen.map_err(|error| error.to_string())? {
             Some(until) if until >= filled => Ok(()),
