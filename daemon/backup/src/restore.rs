@@ -99,6 +99,10 @@ pub async fn plan(
     {
         return refused(format!("{at} lies in the future"));
     }
+    if let Some(key) = &chosen.key {
+        // Only to see that it can be.
+        repository.open_key(chosen.database, key).await?;
+    }
     require_empty(into)?;
     let bytes = chosen.files.iter().map(|file| file.bytes).sum();
     let place = into.parent().unwrap_or(into);
@@ -243,7 +247,7 @@ pub async fn perform(repository: &Repository, plan: &Plan, fetch: &str) -> Resul
 
 async fn unpack(repository: &Repository, plan: &Plan, file: &StoredFile) -> Result<(), Error> {
     let backup = &plan.backup;
-    let object = names::of_backup(backup.database, &backup.id, &format!("{}.zst", file.name));
+    let object = backup.object(&file.name);
     let into = match file.name.as_str() {
         "base.tar" => plan.into.clone(),
         "pg_wal.tar" => plan.into.join("pg_wal"),
@@ -355,6 +359,7 @@ mod tests {
             end: Lsn(end),
             began_unix_ms: ended_unix_ms - 5000,
             ended_unix_ms,
+            key: None,
             files: vec![StoredFile {
                 name: "base.tar".to_owned(),
                 bytes: 10,
