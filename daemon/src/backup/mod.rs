@@ -35,6 +35,8 @@ pub struct Place {
     pub me: MemberName,
     /// Where the repository is.
     pub repository: String,
+    /// What it is opened with.
+    pub options: cluster_backup::Options,
     /// The daemon's own directory.
     pub state_dir: PathBuf,
     /// The server.
@@ -54,7 +56,7 @@ pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<Ba
         .enable_all()
         .build()
         .context("a runtime for backups")?;
-    let shelf = Arc::new(Shelf::new(place.repository));
+    let shelf = Arc::new(Shelf::new(place.repository, place.options));
     let archiver = Archiver {
         shelf: Arc::clone(&shelf),
         socket: socket(&place.state_dir),
