@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 use crate::keys::{self, Identities, Recipient};
 use crate::{Error, names, stores};
+
+/// Large objects are read in ranges of this: each is asked for again for itself when a connection breaks,
+/// however long the whole takes.
+const RANGE: u64 = 8 << 20;
+const RANGE_STEP: usize = 8 << 20;
+
+/// So many of them at once.
+const RANGES_AT_ONCE: usize = 2;
 
 /// How a put ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,12 +267,25 @@ impl Repository {
         &self,
         name: &str,
     ) -> Result<impl tokio::io::AsyncRead + Send + Unpin + 'static, Error> {
-        let found = self
-            .store
-            .get(&self.path(name))
-            .await
-            .map_err(failed("read", name))?;
-        let stream = found.into_stream().map_err(std::io::Error::from);
+        let path = self.path(name);
+        let found = self.store.get(&path).await.map_err(failed("read", name))?;
+        let size = found.meta.size;
+        let is_local = matches!(found.payload, GetResultPayload::File(..));
+        // A plain web server may know no ranges.
+        let stream = match is_local || self.is_read_only || size <= RANGE {
+            true => found.into_stream().left_stream(),
+            false => {
+                let store = Arc::clone(&self.store);
+                let ranges = (0..size).step_by(RANGE_STEP).map(move |from| {
+                    let (store, path) = (Arc::clone(&store), path.clone());
+                    let range = from..size.min(from + RANGE);
+                    async move { store.get_range(&path, range).await }
+                });
+                let ranges = futures_util::stream::iter(ranges).buffered(RANGES_AT_ONCE);
+                ranges.right_stream()
+            }
+        };
+        let stream = stream.map_err(std::io::Error::from);
         Ok(tokio_util::io::StreamReader::new(Box::pin(stream)))
     }
 }

@@ -106,7 +106,7 @@ async fn back_up(repository: &Repository, folder: &Path) -> Result<Manifest, Err
 /// Users, their files of credentials, and a key.
 struct Room {
     folder: tempfile::TempDir,
-    server: Server,
+    _server: Server,
     identity: PathBuf,
     recipient: cluster_backup::Recipient,
 }
@@ -127,7 +127,7 @@ impl Room {
         let recipient = keys::generate(&identity).expect("made");
         Room {
             folder,
-            server,
+            _server: server,
             identity,
             recipient,
         }
