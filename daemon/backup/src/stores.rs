@@ -118,8 +118,16 @@ pub(crate) fn open(place: &str, credentials: Option<&FilePath>) -> Result<Opened
     // one was chosen before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let is_read_only = scheme == ObjectStoreScheme::Http;
+    let store = build(scheme, &url, &credentials).map_err(|error| match error {
+        // Something is missing, and no file is there to name.
+        Error::BadCredentials { path, problems } if path.as_os_str().is_empty() => bad(format!(
+            "{} (a file of credentials may say it)",
+            problems.join("; ")
+        )),
+        other => other,
+    })?;
     Ok(Opened {
-        store: build(scheme, &url, &credentials)?,
+        store,
         base,
         is_read_only,
     })
@@ -259,6 +267,7 @@ mod tests {
         assert!(why("relative/path").contains("absolute path"));
         let secret = why("https://me:hush@host/path");
         assert!(secret.contains("file of credentials") && !secret.contains("hush@"));
+        assert!(why("az://container/path").contains("file of credentials"));
         assert_eq!(why("/srv/repository"), "");
     }
 }

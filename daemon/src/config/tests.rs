@@ -485,7 +485,7 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
 
     place.private(
         "store",
-        "aws_region = \"x\"\naws_secret_access_key = \"hush\"\n",
+        "aws_access_key_id = \"x\"\naws_secret_access_key = \"hush\"\n",
     );
     let table = format!(
         "[backup]\nrepository = \"s3://bucket/prefix\"\ncredentials = \"{store}\"\n\
