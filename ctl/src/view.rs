@@ -161,6 +161,17 @@ pub struct MemberView {
     pub commit_overrides: Vec<String>,
     pub cancelled_waits: u64,
     pub strangers_ended: u64,
+    pub archive: Option<ArchiveView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ArchiveView {
+    pub newest: Option<String>,
+    pub recoverable_unix_ms: Option<u64>,
+    pub waiting: u64,
+    pub failure: Option<String>,
+    pub failing_since_unix_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -462,6 +473,13 @@ impl MemberView {
             commit_overrides: member.commit_overrides.clone(),
             cancelled_waits: member.cancelled_waits,
             strangers_ended: member.strangers_ended,
+            archive: member.archive.as_ref().map(|archive| ArchiveView {
+                newest: archive.newest.clone(),
+                recoverable_unix_ms: archive.recoverable_unix_ms,
+                waiting: archive.waiting,
+                failure: some(&archive.failure),
+                failing_since_unix_ms: archive.failing_since_unix_ms,
+            }),
         }
     }
 

@@ -73,6 +73,13 @@ fn calm() -> v1::Status {
         replay_lag_bytes: None,
         replay_lsn: None,
         follows_epoch: None,
+        archive: Some(v1::Archive {
+            newest: Some("000000070000000200000010".to_owned()),
+            recoverable_unix_ms: Some(NOW - 12_000),
+            waiting: 1,
+            failure: String::new(),
+            failing_since_unix_ms: None,
+        }),
         ..standby("n1", 1, "10.0.0.1", 0)
     };
     let witness = v1::MemberStatus {
@@ -359,6 +366,25 @@ fn list_in_every_format() {
         "list.txt",
         &in_every_format(&list::list(&view, Paint::plain())),
     );
+}
+
+#[test]
+fn status_says_what_keeps_wal_from_the_repository_and_since_when() {
+    let mut status = calm();
+    let archive = status.members[0].archive.as_mut().expect("it has one");
+    archive.waiting = 40;
+    archive.failure = "could not store `1/wal/00000007`: no space".to_owned();
+    archive.failing_since_unix_ms = Some(NOW - 600_000);
+    let text = status::render(&StatusView::from(&status), None, NOW, Paint::plain()).human;
+    let line = text.lines().find(|line| line.starts_with("Archive"));
+    let line = line.expect("a line on the archive");
+    for part in [
+        "(12.0 s ago)",
+        "FAILS for 10 min, 40 files wait",
+        "no space",
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     patroni(&mut sheet, board, lease, wall);
     own(&mut sheet, board, lease);
     durability(&mut sheet, board, lease.now());
+    archive(&mut sheet, &board.own, wall);
     members(&mut sheet, board, lease.now());
     sheet.text()
 }
@@ -507,6 +508,34 @@ fn failovers(sheet: &mut Sheet, board: &Board) {
             "clusterd_last_failover_seconds",
             "The last failover, from Revoke to Activate.",
             took.as_secs_f64(),
+        );
+    }
+}
+
+fn archive(sheet: &mut Sheet, own: &MemberReport, wall: Duration) {
+    let Some(archive) = &own.health.archive else {
+        return;
+    };
+    sheet.gauge(
+        "clusterd_archive_waiting_files",
+        "Files of WAL that wait to be archived.",
+        number(archive.waiting),
+    );
+    sheet.flag(
+        "clusterd_archive_failing",
+        "1 while files of WAL cannot be archived.",
+        archive.failure.is_some(),
+    );
+    if let Some(until) = archive.recoverable_unix_ms {
+        sheet.gauge(
+            "clusterd_archive_last_recoverable_time",
+            "Everything committed before this moment is in the repository, Unix seconds.",
+            seconds(until),
+        );
+        sheet.gauge(
+            "clusterd_archive_lag_seconds",
+            "Age of the newest commit that is sure to be in the repository.",
+            (wall.as_secs_f64() - seconds(until)).max(0.0),
         );
     }
 }

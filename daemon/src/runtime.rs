@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cluster_core::model::lease::Moment;
+use cluster_core::model::member::ArchiveReport;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{MemberKind, MemberName, MemberReport, NodeId, PostgresStatus};
 use tokio::runtime::Handle;
@@ -98,6 +99,7 @@ pub async fn run(
         }
         (Some(_) | None, _) => None,
     };
+    let (backups, archive) = backups.map(|it| (it.backups, it.archive)).unzip();
     let options = api::Options {
         http: config.listen.http.to_string(),
         grpc: config.listen.grpc.to_string(),
@@ -163,6 +165,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
         telemetry,
         beside: &beside,
+        archive,
     });
     tracing::info!(node = %store.identity().node_id, "serves");
     if let Some((take_over, postgres)) = take_over.zip(facade) {
@@ -383,6 +386,7 @@ struct Built<'a> {
     shutdown: watch::Receiver<bool>,
     telemetry: Telemetry,
     beside: &'a Handle,
+    archive: Option<watch::Receiver<Option<ArchiveReport>>>,
 }
 
 /// What runs.
@@ -464,7 +468,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
         why: "not looked at yet".into(),
     });
     let verdict = watch::Sender::new(Looked::default());
-    let findings = Arc::new(Findings::default());
+    let findings = Arc::new(Findings::with_archive(built.archive));
     let hold = Hold {
         release: watch::Sender::new(false),
         report: report.clone(),
@@ -481,6 +485,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
         lease: lease.clone(),
         proposer: Arc::clone(&backend) as Arc<dyn Propose>,
         merged: merged.subscribe(),
+        applied: store.watch(),
     });
     if let Some((postgres, _, _)) = &server {
         let chores = Chores {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cluster_core::change::Command;
 use cluster_core::change::command::COMMAND_VERSION;
 use cluster_core::decide::{Blocked, Confirming};
-use cluster_core::model::member::{Busy, Health, Probe};
+use cluster_core::model::member::{ArchiveReport, Busy, Health, Probe};
 use cluster_core::model::request::Step;
 use cluster_core::model::settings::{MemberSettings, Mode};
 use cluster_core::model::state::HistoryEntry;
@@ -546,6 +546,18 @@ pub fn busy(busy: &Busy) -> v1::Busy {
         for_ms: busy.for_ms,
         done_bytes: busy.bytes.map(|(done, _)| done),
         total_bytes: busy.bytes.map(|(_, total)| total),
+    }
+}
+
+/// How far the archive is.
+pub fn archive(archive: &ArchiveReport) -> v1::Archive {
+    let failure = archive.failure.as_ref();
+    v1::Archive {
+        newest: archive.newest.clone(),
+        recoverable_unix_ms: archive.recoverable_unix_ms,
+        waiting: archive.waiting,
+        failure: failure.map(|it| it.why.clone()).unwrap_or_default(),
+        failing_since_unix_ms: failure.map(|it| it.since_unix_ms),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
+use cluster_core::model::member::ArchiveReport;
 use cluster_core::model::{Lsn, PostgresStatus, RequestKind};
 use clusterd::board::Board;
 use edges::*;
@@ -335,6 +336,12 @@ async fn the_cluster_document_tells_who_confirms_commits() {
     let mut sync = in_sync(board("a", primary()));
     sync.own.health.cancelled_waits = 3;
     sync.own.health.strangers_ended = 4;
+    sync.own.health.archive = Some(ArchiveReport {
+        newest: None,
+        recoverable_unix_ms: Some(1_790_000_000_500),
+        waiting: 3,
+        failure: None,
+    });
     sync.own.health.commit_overrides = vec!["role app: synchronous_commit = off".to_owned()];
     let world = World::new(sync);
     let running = serve(&world, None, None).await;
@@ -361,6 +368,9 @@ async fn the_cluster_document_tells_who_confirms_commits() {
         format!("clusterd_sync_cancelled_waits_total{labels} 3"),
         format!("clusterd_sync_commit_overrides{labels} 1"),
         format!("clusterd_sync_strangers_ended_total{labels} 4"),
+        format!("clusterd_archive_waiting_files{labels} 3"),
+        format!("clusterd_archive_failing{labels} 0"),
+        format!("clusterd_archive_last_recoverable_time{labels} 1790000000.5"),
         r#"clusterd_sync_mode{mode="sync",name="a",scope="batman"} 1"#.to_owned(),
         r#"clusterd_sync_confirms{member="b",name="a",scope="batman"} 1"#.to_owned(),
     ] {

@@ -33,7 +33,7 @@ pub const TABLE: &str = "DROP TABLE IF EXISTS written; \
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// How PostgreSQL's warnings about a wait that was ended before a standby confirmed begin.
-const CANCELLED: &str = "canceling";
+pub const CANCELLED: &str = "canceling";
 
 /// How writers behave.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! Rejoin of an old primary, and rewinds that cannot be or were interrupted.
 
 use anyhow::{Context, Result};
-use cluster_core::model::{PostgresStatus, TimelineId};
+use cluster_core::model::{Epoch, PostgresStatus, TimelineId};
 use clusterd::postgres::{ConfigInputs, Error, Promotion, WantedSlot};
 
 use crate::interrupted::{kill_when, wait_for_tool};
@@ -75,6 +75,63 @@ fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() 
             a.port.to_string(),
             "the source's files are ignored"
         );
+        Ok(())
+    });
+}
+
+/// What the source wrote last may be lost with it; without that a rewound copy is not consistent, however
+/// long it is left alone.
+#[test]
+fn a_rewound_server_that_is_not_consistent_is_told_from_one_that_starts_or_is_stopped() {
+    on_every_major(|bin| async move {
+        let (a, b, promotion) = diverged(&bin).await?;
+        a.start().await?;
+        a.wait_end_of_wal().await?;
+        a.stop().await?;
+        let upstream = b.upstream(&a, 2);
+        a.postgres
+            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .await?;
+        let is_unusable = |seen: &PostgresStatus| matches!(seen, PostgresStatus::Unusable { clone_would_cure: true, why } if why.contains("rewound"));
+        let seen = a.postgres.observe().await;
+        assert!(is_unusable(&seen), "{seen:?}");
+        for entry in std::fs::read_dir(a.data_dir().join("pg_wal"))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.len() == 24 && name.starts_with("00000003") {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        a.postgres.start_standby(&a.inputs()).await?;
+        let is_seen = |seen: &PostgresStatus| matches!(seen, PostgresStatus::Starting { rewound_for: Some(epoch), .. } if *epoch == Epoch::NONE);
+        let begin = std::time::Instant::now();
+        loop {
+            let seen = a.postgres.observe().await;
+            if is_seen(&seen) {
+                break;
+            }
+            assert!(begin.elapsed() < LIMIT, "{seen:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        a.stop().await?;
+        let seen = a.postgres.observe().await;
+        assert!(is_unusable(&seen), "{seen:?}");
+        // With its source it becomes consistent, and is an ordinary standby from then on.
+        let slot = upstream.slot.clone().expect("tests use slots");
+        b.postgres
+            .apply_slots(&[WantedSlot {
+                name: slot,
+                reached: None,
+            }])
+            .await?;
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..a.inputs()
+        };
+        a.postgres.start_standby(&inputs).await?;
+        a.postgres.wait_answering(LIMIT).await?;
+        a.stop().await?;
+        let seen = a.postgres.observe().await;
+        assert!(matches!(seen, PostgresStatus::Stopped(_)), "{seen:?}");
         Ok(())
     });
 }

@@ -2,8 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cluster_tests::cluster::write_private;
-use cluster_tests::host::Host;
-use cluster_tests::member::give_to_postgres;
+use cluster_tests::points::{self, Campaign};
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 
 /// A cluster with a repository and a table, and what is restored of it.
@@ -43,33 +42,13 @@ impl Room {
         Ok((lsn, at))
     }
 
-    /// Everything written so far is in the repository: PostgreSQL hands over the oldest first.
-    fn wait_archived(&self) -> Result<()> {
-        let segment = self.one("SELECT pg_walfile_name(pg_switch_wal())")?;
-        wait_until("the segment in the repository", PATIENCE, || {
-            let newest = self
-                .one("SELECT coalesce(last_archived_wal, '') FROM pg_stat_archiver")
-                .map_err(|error| error.to_string())?;
-            match newest >= segment {
-                true => Ok(()),
-                false => Err(format!("{newest}, not {segment}")),
-            }
-        })
-    }
-
-    /// Names of everything in the archive, for a message.
-    fn archived(&self) -> Vec<String> {
-        let mut listing = std::process::Command::new("find");
-        listing.arg(self.cluster.repository());
-        listing.args(["-path", "*/wal/*", "-type", "d", "-printf", "%f\\n"]);
-        let mut names: Vec<String> = Host::run(listing)
-            .unwrap_or_default()
-            .lines()
-            .filter(|name| name.len() > 8)
-            .map(str::to_owned)
-            .collect();
-        names.sort();
-        names
+    /// A metric of the primary.
+    fn metric(&self, name: &str) -> Result<Option<f64>> {
+        let primary = self.cluster.wait_primary(PATIENCE)?;
+        let text = self.cluster.get(primary, "/metrics")?.body;
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        Ok(value.map(str::parse).transpose()?)
     }
 
     fn kill_primary(&mut self) -> Result<()> {
@@ -84,45 +63,11 @@ impl Room {
     /// A restored copy of its own: the numbers it holds.
     fn restore(&mut self, target: &[&str]) -> Result<Vec<String>> {
         self.restored += 1;
-        let home = self.cluster.folder.join("restored");
-        if !home.exists() {
-            std::fs::create_dir(&home)?;
-            give_to_postgres(&home)?;
-        }
-        let into = home.join(self.restored.to_string());
-        let member = &self.cluster.members[0];
-        let mut command = self
-            .cluster
-            .clients
-            .command_as_postgres(&self.cluster.backup_program());
-        command
-            .arg("restore")
-            .arg("--repository")
-            .arg(self.cluster.repository())
-            .arg("--into")
-            .arg(&into)
-            .arg("--start")
-            .arg("--bin-dir")
-            .arg(&member.bin)
-            .args(target);
-        Host::run(command).with_context(|| format!("in the archive: {:?}", self.archived()))?;
-        let psql = |sql: &str| {
-            let mut command = self
-                .cluster
-                .clients
-                .command_as_postgres(&member.bin.join("psql"));
-            command.args(["-X", "-A", "-t", "-c", sql]);
-            command.arg(format!("host={} dbname=postgres", into.display()));
-            Host::run(command)
-        };
-        let found = psql("SELECT min(number) || ' ' || max(number) || ' ' || count(*) FROM kept")?;
-        let mut stop = self
-            .cluster
-            .clients
-            .command_as_postgres(&member.bin.join("pg_ctl"));
-        stop.arg("-D").arg(&into).args(["-m", "immediate", "stop"]);
-        Host::run(stop)?;
-        Ok(found.lines().map(str::to_owned).collect())
+        let copy = self.cluster.restore(&self.restored.to_string(), target)?;
+        let found =
+            copy.sql("SELECT min(number) || ' ' || max(number) || ' ' || count(*) FROM kept")?;
+        copy.remove()?;
+        Ok(found)
     }
 }
 
@@ -140,7 +85,7 @@ fn a_mistaken_delete_is_undone_by_a_restore_to_the_moment_before_across_a_failov
     let (second_lsn, second_moment) = room.fill(201, 300)?;
     room.run("DELETE FROM kept")?;
     room.fill(1000, 1000)?;
-    room.wait_archived()?;
+    room.cluster.wait_archived()?;
     for (target, wanted) in [
         (["--lsn", &first_lsn], "1 200 200"),
         (["--to", &first_moment], "1 200 200"),
@@ -183,7 +128,7 @@ fn segments_that_the_lost_primary_had_not_archived_are_archived_by_the_next_one(
     std::fs::rename(&aside, &program)?;
     room.cluster.wait_other_primary(old, PATIENCE)?;
     let (lsn, _) = room.fill(301, 400)?;
-    room.wait_archived()?;
+    room.cluster.wait_archived()?;
     let found = room.restore(&["--lsn", &lsn])?;
     ensure!(found == ["1 400 400"], "{found:?}");
     room.cluster.members[old].start()?;
@@ -219,8 +164,22 @@ fn a_repository_that_is_away_stops_neither_daemon_nor_commits() -> Result<()> {
             _ => Ok(()),
         }
     })?;
+    wait_until("status says so", PATIENCE, || {
+        let status = room.cluster.status().map_err(|error| error.to_string())?;
+        match status.contains("FAILS for") {
+            true => Ok(()),
+            false => Err(status),
+        }
+    })?;
     std::fs::rename(&aside, &repository)?;
-    room.wait_archived()?;
+    room.cluster.wait_archived()?;
+    wait_until("and that it is over", PATIENCE, || {
+        let status = room.cluster.status().map_err(|error| error.to_string())?;
+        match status.contains("is in the repository") && !status.contains("FAILS for") {
+            true => Ok(()),
+            false => Err(status),
+        }
+    })?;
     room.cluster.ctl(&["backup", "create"])?;
     let found = room.restore(&["--latest"])?;
     ensure!(found == ["1 200 200"], "{found:?}");
@@ -258,9 +217,35 @@ fn archiving_is_switched_on_while_the_cluster_runs() -> Result<()> {
         room.cluster.ctl(&["reload", &name, "--yes"])?;
     }
     room.cluster.ctl(&["backup", "create"])?;
-    let (lsn, _) = room.fill(1, 100)?;
-    room.wait_archived()?;
-    let found = room.restore(&["--lsn", &lsn])?;
+    room.fill(1, 100)?;
+    let filled = room.one("SELECT extract(epoch FROM clock_timestamp())::text")?;
+    room.run("SELECT pg_switch_wal()")?;
+    let filled: f64 = filled.parse()?;
+    wait_until("the metric covers the rows", PATIENCE, || {
+        let seen = room.metric("clusterd_archive_last_recoverable_time");
+        match seen.map_err(|error| error.to_string())? {
+            Some(until) if until >= filled => Ok(()),
+            seen => Err(format!("{seen:?}, not {filled}")),
+        }
+    })?;
+    let found = room.restore(&["--latest"])?;
     ensure!(found == ["1 100 100"], "{found:?}");
     room.cluster.finish()
+}
+
+/// A short run of `cargo xtask restores`.
+#[test]
+fn copies_restored_to_random_points_across_failovers_hold_exactly_what_was_committed() -> Result<()>
+{
+    let campaign = Campaign {
+        failovers: 2,
+        points: 8,
+        backup_every: 2,
+        seed: 1,
+    };
+    let outcome = points::run("points", &campaign, &|line| println!("{line}"))?;
+    ensure!(outcome.findings.is_empty(), "{:#?}", outcome.findings);
+    ensure!(outcome.restored == campaign.points, "{outcome:?}");
+    ensure!(outcome.timelines == 3, "{outcome:?}");
+    Ok(())
 }

@@ -63,6 +63,12 @@ enum Command {
         #[arg(long)]
         allow_changes: bool,
     },
+    /// Random points in time across failovers, each restored and compared with what clients were told.
+    Restores {
+        /// For example `--points 100 --failovers 10 --seed 7`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Chaos: writers and random faults; arguments go to `cluster-jepsen`.
     Chaos {
         /// For example `--seed 7 --seconds 120`.
@@ -125,6 +131,9 @@ fn main() -> ExitCode {
             what: Bench::Throughput { arguments },
         } => suites::release_tool("cluster-tests", "bench-throughput", &arguments),
         Command::Dist { allow_changes } => dist::make(allow_changes),
+        Command::Restores { arguments } => {
+            suites::release_tool("cluster-tests", "restores", &arguments)
+        }
         Command::Chaos { arguments } => {
             suites::release_tool("cluster-jepsen", "cluster-jepsen", &arguments)
         }

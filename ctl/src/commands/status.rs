@@ -150,6 +150,7 @@ impl Screen {
         };
         self.line("Lease", &lease);
         self.durability(status);
+        self.archive(status, now);
         let leader = status.raft_leader.as_deref().unwrap_or("none known");
         self.line(
             "Raft",
@@ -240,6 +241,36 @@ impl Screen {
             };
             self.line("", &text);
         }
+    }
+
+    /// Up to when everything is in the repository, and what keeps it from being there.
+    fn archive(&mut self, status: &StatusView, now: u64) {
+        let primary = status.members.iter().find(|member| member.is_primary());
+        let Some(archive) = primary.and_then(|member| member.archive.as_ref()) else {
+            return;
+        };
+        let age = |at: u64| length(now.saturating_sub(at));
+        let mut text = match archive.recoverable_unix_ms {
+            Some(at) => format!(
+                "every commit until {} ({} ago) is in the repository",
+                moment(at),
+                age(at)
+            ),
+            None => "nothing of this primary is known to be in the repository yet".to_owned(),
+        };
+        if let Some(why) = &archive.failure {
+            let since = archive.failing_since_unix_ms.map(age);
+            let _ = write!(
+                text,
+                "; FAILS for {}, {} files wait: {why}",
+                since.unwrap_or_default(),
+                archive.waiting
+            );
+            text = self.paint.bad(&text);
+        } else if archive.waiting > 1 {
+            let _ = write!(text, "; {} files wait", archive.waiting);
+        }
+        self.line("Archive", &text);
     }
 
     /// Which members are missing, what may be lost without them, and how to go on all the same.

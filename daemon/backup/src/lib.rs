@@ -4,10 +4,13 @@
 //! changed; a backup exists when its manifest does, which is written last. Readers trust what a manifest
 //! lists, and every object carries the hash of its content.
 
+pub mod archive;
 pub mod command;
 mod credentials;
 mod error;
 pub mod keys;
+pub mod lineage;
+mod locate;
 pub mod manifest;
 pub mod names;
 pub mod repository;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster_backup::names::WalName;
-use cluster_backup::restore::{self, Plan, Target, moment};
+use cluster_backup::restore::{self, Plan, Target, Wanted, moment};
 use cluster_backup::{Options, Repository, command, manifest, wal};
 use cluster_core::model::Lsn;
 use jiff::Timestamp;
@@ -133,7 +133,7 @@ struct RestoreFlags {
     /// Start it, wait for the target, and print how to reach it. Not as root.
     #[arg(long, requires = "bin_dir")]
     start: bool,
-    /// Where PostgreSQL's programs are.
+    /// Where PostgreSQL's programs are; a transaction or a restore point is searched for with pg_waldump.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
 }
@@ -249,13 +249,24 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
         flags.into.display()
     );
     let repository = flags.repository.open(&flags.unlock)?;
-    let plan = restore::plan(
-        &repository,
-        target(flags)?,
-        flags.backup.as_deref(),
-        &flags.into,
-    )
-    .await?;
+    let target = target(flags)?;
+    let waldump = flags.bin_dir.as_ref().map(|it| it.join("pg_waldump"));
+    if let Target::Xid(_) | Target::Name(_) = target
+        && waldump.is_none()
+        && flags.backup.is_none()
+    {
+        anyhow::bail!(
+            "where {target} lies is not known: with --bin-dir the archive is searched for it, or name a \
+             --backup that was complete before it"
+        );
+    }
+    let asked = Wanted {
+        target,
+        backup: flags.backup.as_deref(),
+        into: &flags.into,
+        waldump: waldump.as_deref(),
+    };
+    let plan = restore::plan(&repository, asked).await?;
     tell(&plan);
     if flags.dry_run {
         println!("Dry run: nothing was touched.");
@@ -303,21 +314,15 @@ fn fetch_command(flags: &RestoreFlags, database: u64) -> anyhow::Result<String> 
 
 fn tell(plan: &Plan) {
     let backup = &plan.backup;
-    let until = match &plan.target {
-        Target::Latest => "everything that was archived".to_owned(),
-        Target::Time(at) => format!("{at}"),
-        Target::Lsn(at) => format!("{at}"),
-        Target::Xid(xid) => format!("transaction {xid}"),
-        Target::Name(name) => format!("the restore point `{name}`"),
-    };
     println!(
-        "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {until}, along timeline {}.",
+        "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {}, along timeline {}.",
         backup.id,
         backup.member,
         moment(backup.ended_unix_ms),
         backup.end,
         backup.timeline,
         plan.bytes,
+        plan.target,
         plan.timeline,
     );
 }

@@ -4,16 +4,16 @@
 //! socket in its own directory only. A backup of a primary holds its `standby.signal`; here recovery is
 //! to end, so `recovery.signal` takes its place.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use cluster_core::model::timeline::{HistoryLine, parse_history};
 use cluster_core::model::{Lsn, TimelineId};
 use jiff::Timestamp;
 
+use crate::archive::Archive;
+use crate::locate::locate;
 use crate::manifest::{self, Manifest, StoredFile};
-use crate::names::WalName;
-use crate::{Error, Repository, names, streams, wal};
+use crate::{Error, Repository, lineage, streams};
 
 /// Up to where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,18 @@ pub enum Target {
     Xid(u64),
     /// Until the restore point of this name.
     Name(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Latest => write!(out, "everything that was archived"),
+            Target::Time(at) => write!(out, "{at}"),
+            Target::Lsn(at) => write!(out, "{at}"),
+            Target::Xid(xid) => write!(out, "transaction {xid}"),
+            Target::Name(name) => write!(out, "restore point `{name}`"),
+        }
+    }
 }
 
 /// What is to be done; nothing was touched yet.
@@ -46,16 +58,31 @@ pub struct Plan {
     pub bytes: u64,
 }
 
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// Up to where.
+    pub target: Target,
+    /// From this backup; else from the newest that was complete before the target.
+    pub backup: Option<&'a str>,
+    /// Where to.
+    pub into: &'a Path,
+    /// pg_waldump, to find out where a transaction or a restore point lies; without it the newest backup
+    /// is taken, and PostgreSQL says when it does not meet the target after it.
+    pub waldump: Option<&'a Path>,
+}
+
 /// Chooses the backup and checks the target and the place.
 ///
 /// # Errors
 /// [`Error::Refused`] with what would do.
-pub async fn plan(
-    repository: &Repository,
-    target: Target,
-    wanted: Option<&str>,
-    into: &Path,
-) -> Result<Plan, Error> {
+pub async fn plan(repository: &Repository, asked: Wanted<'_>) -> Result<Plan, Error> {
+    let Wanted {
+        target,
+        backup: wanted,
+        into,
+        waldump,
+    } = asked;
     let backups = manifest::list(repository).await?;
     let refused = |why: String| Err(Error::Refused(why));
     if backups.is_empty() {
@@ -68,12 +95,33 @@ pub async fn plan(
             "the repository holds backups of several databases ({databases:?}): name a backup"
         ));
     }
+    let database = match wanted.and_then(|id| backups.iter().find(|backup| backup.id == id)) {
+        Some(backup) => backup.database,
+        None => backups[0].database,
+    };
+    let archive = Archive::read(repository, database).await?;
+    let mut place = None;
+    if let (Target::Xid(_) | Target::Name(_), Some(waldump)) = (&target, waldump) {
+        let of_it: Vec<Manifest> = backups
+            .iter()
+            .filter(|backup| backup.database == database)
+            .cloned()
+            .collect();
+        let found = locate(repository, &archive, &of_it, &target, waldump).await?;
+        let Some(found) = found else {
+            return refused(format!(
+                "{target} is nowhere in the archive after the first backup ({}, {})",
+                of_it[0].id, of_it[0].end
+            ));
+        };
+        place = Some(found.at);
+    }
     let chosen = match wanted {
         Some(id) => backups.iter().find(|backup| backup.id == id),
         None => backups
             .iter()
             .rev()
-            .find(|backup| is_before(backup, &target)),
+            .find(|backup| is_before(backup, &target, place)),
     };
     let Some(chosen) = chosen else {
         let first = &backups[0];
@@ -86,7 +134,7 @@ pub async fn plan(
             ),
         });
     };
-    if !is_before(chosen, &target) {
+    if !is_before(chosen, &target, place) {
         return refused(format!(
             "backup {} was complete at {} ({}), after the target",
             chosen.id,
@@ -115,7 +163,7 @@ pub async fn plan(
         ));
     }
     Ok(Plan {
-        timeline: newest_timeline(repository, chosen).await?,
+        timeline: lineage::newest(&archive.histories, chosen.timeline, chosen.end),
         backup: chosen.clone(),
         target,
         into: into.to_owned(),
@@ -123,49 +171,11 @@ pub async fn plan(
     })
 }
 
-/// The highest timeline in the archive that comes from the backup's.
-async fn newest_timeline(repository: &Repository, backup: &Manifest) -> Result<TimelineId, Error> {
-    let folders = repository.folders(&names::wal(backup.database)).await?;
-    let numbers = folders
-        .iter()
-        .filter_map(|it| u32::from_str_radix(it, 16).ok());
-    let mut timelines: Vec<TimelineId> = numbers.map(TimelineId).collect();
-    timelines.sort();
-    for timeline in timelines.into_iter().rev() {
-        if timeline <= backup.timeline {
-            break;
-        }
-        let name = WalName::parse(&timeline.history_file())?;
-        let Some(object) = wal::find(repository, backup.database, &name).await? else {
-            continue;
-        };
-        let hash = names::hash_of(&object).map(str::to_owned);
-        let text = streams::read_object(repository, &object, hash.as_deref(), {
-            let object = object.clone();
-            move |content| {
-                let mut text = String::new();
-                content
-                    .read_to_string(&mut text)
-                    .map_err(streams::broken("read", &object))?;
-                Ok(text)
-            }
-        });
-        let lines = parse_history(&text.await?).unwrap_or_default();
-        let is_real = lines.iter().all(|line| line.end != Lsn::ZERO);
-        let comes_from =
-            |line: &HistoryLine| line.parent == backup.timeline && line.end >= backup.end;
-        if is_real && lines.iter().any(comes_from) {
-            return Ok(timeline);
-        }
-    }
-    Ok(backup.timeline)
-}
-
-/// A target by transaction or name cannot be placed without reading WAL: PostgreSQL says when it is not
-/// found.
-fn is_before(backup: &Manifest, target: &Target) -> bool {
+/// A target by transaction or name whose place was not looked for: PostgreSQL says when it is not found.
+fn is_before(backup: &Manifest, target: &Target, place: Option<Lsn>) -> bool {
     match target {
-        Target::Latest | Target::Xid(_) | Target::Name(_) => true,
+        Target::Xid(_) | Target::Name(_) => place.is_none_or(|at| backup.end <= at),
+        Target::Latest => true,
         Target::Time(at) => backup.ended_unix_ms <= at.as_millisecond(),
         Target::Lsn(at) => backup.end <= *at,
     }
@@ -344,7 +354,11 @@ fn postgres_time(at: Timestamp) -> String {
 mod tests {
     use cluster_core::model::{Epoch, TimelineId};
 
+    use crate::names::WalName;
+    use crate::wal;
+
     use super::*;
+    use crate::names;
 
     fn backup(id: &str, end: u64, ended_unix_ms: i64) -> Manifest {
         Manifest {
@@ -365,6 +379,15 @@ mod tests {
                 bytes: 10,
                 sha256: String::new(),
             }],
+        }
+    }
+
+    fn asked<'a>(target: Target, backup: Option<&'a str>, into: &'a Path) -> Wanted<'a> {
+        Wanted {
+            target,
+            backup,
+            into,
+            waldump: None,
         }
     }
 
@@ -395,7 +418,7 @@ mod tests {
             (Target::Lsn(Lsn(2000)), "b"),
             (Target::Name("x".to_owned()), "b"),
         ] {
-            let found = plan(&repository, target.clone(), None, &into).await;
+            let found = plan(&repository, asked(target.clone(), None, &into)).await;
             assert_eq!(found.expect("a plan").backup.id, chosen, "{target:?}");
         }
     }
@@ -407,7 +430,7 @@ mod tests {
         let into = place.path().join("new");
         let at = |unix| Target::Time(Timestamp::from_second(unix).expect("a moment"));
         let why = async |target, wanted, into: &Path| {
-            let refused = plan(&repository, target, wanted, into).await;
+            let refused = plan(&repository, asked(target, wanted, into)).await;
             refused.expect_err("refused").to_string()
         };
         assert!(
@@ -436,7 +459,11 @@ mod tests {
         assert!(why(Target::Latest, None, &into).await.contains("not empty"));
         let empty = tempfile::tempdir().expect("a directory");
         let nothing = Repository::open(&empty.path().display().to_string()).expect("opens");
-        let refused = plan(&nothing, Target::Latest, None, &empty.path().join("x")).await;
+        let refused = plan(
+            &nothing,
+            asked(Target::Latest, None, &empty.path().join("x")),
+        )
+        .await;
         assert!(
             refused
                 .expect_err("refused")
@@ -460,7 +487,7 @@ mod tests {
         };
         let newest = async || {
             let into = place.path().join("new");
-            let found = plan(&repository, Target::Latest, None, &into).await;
+            let found = plan(&repository, asked(Target::Latest, None, &into)).await;
             found.expect("a plan").timeline
         };
         assert_eq!(newest().await, TimelineId(2));

@@ -247,7 +247,10 @@ impl Postgres {
         }
         match &self.process {
             Process::None => PostgresStatus::Stopped(stopped(data)),
-            Process::Starting { .. } => PostgresStatus::Starting { for_ms: 0 },
+            Process::Starting { .. } => PostgresStatus::Starting {
+                for_ms: 0,
+                rewound_for: None,
+            },
             Process::Recovery(recovery) => standby(data, recovery, names),
             Process::Writable(writable) => PostgresStatus::Primary(Primary {
                 timeline: data.timeline(),

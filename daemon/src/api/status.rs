@@ -254,5 +254,8 @@ fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::Memb
             .unwrap_or_default(),
         cancelled_waits: report.map_or(0, |report| report.health.cancelled_waits),
         strangers_ended: report.map_or(0, |report| report.health.strangers_ended),
+        archive: report
+            .and_then(|report| report.health.archive.as_ref())
+            .map(wire::archive),
     }
 }

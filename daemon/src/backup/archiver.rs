@@ -23,6 +23,7 @@ use crate::reconcile::durable::DurableRecord;
 use crate::telemetry;
 
 use super::shelf::Shelf;
+use super::teller::Teller;
 
 /// So many files are sent with the one that is asked for.
 const AHEAD: usize = 8;
@@ -44,6 +45,8 @@ pub fn command(program: &Path, socket: &Path) -> String {
 pub struct Archiver {
     /// Where to.
     pub shelf: Arc<Shelf>,
+    /// Who is told how it goes.
+    pub teller: Arc<Teller>,
     /// Where it listens.
     pub socket: PathBuf,
     /// `pg_wal`.
@@ -76,6 +79,7 @@ impl Archiver {
             match archiver.answer(stream, &sent).await {
                 Ok(()) => failure.clear(),
                 Err(why) => {
+                    archiver.teller.failed(&why);
                     if failure != why {
                         tracing::warn!(why, "a file of WAL could not be archived");
                     }
@@ -130,6 +134,7 @@ impl Archiver {
         let name = WalName::parse(name).map_err(|error| error.to_string())?;
         let known = || sent.lock().unwrap_or_else(PoisonError::into_inner);
         if known().remove(&name) {
+            self.teller.archived(&name);
             return Ok(());
         }
         let epoch = self.durable.get().promoted;
@@ -165,6 +170,9 @@ impl Archiver {
                 // Asked for by its name later.
                 Err(_) => {}
             }
+        }
+        if own.is_ok() {
+            self.teller.archived(&name);
         }
         own
     }

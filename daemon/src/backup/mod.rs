@@ -5,14 +5,17 @@
 //! member's loop nor the daemon's start.
 
 mod archiver;
+mod coverage;
 mod shelf;
 mod taker;
+mod teller;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use cluster_core::model::MemberName;
+use cluster_core::model::member::ArchiveReport;
 use tokio::sync::watch;
 
 use crate::board::Board;
@@ -23,6 +26,7 @@ use archiver::Archiver;
 pub use archiver::command;
 use shelf::Shelf;
 pub use taker::Backups;
+use teller::Teller;
 
 /// Where the archiver listens.
 pub fn socket(state_dir: &Path) -> PathBuf {
@@ -47,17 +51,34 @@ pub struct Place {
     pub board: watch::Receiver<Arc<Board>>,
 }
 
+/// What runs.
+pub struct Started {
+    /// Takes backups.
+    pub backups: Backups,
+    /// How far the archive is, while this member is the primary.
+    pub archive: watch::Receiver<Option<ArchiveReport>>,
+}
+
 /// Begins to archive.
 ///
 /// # Errors
 /// No thread.
-pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<Backups> {
+pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<Started> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("a runtime for backups")?;
     let shelf = Arc::new(Shelf::new(place.repository, place.options));
+    let told = watch::Sender::new(None);
+    let archive = told.subscribe();
+    let teller = Arc::new(Teller {
+        directory: place.postgres.wal_directory(),
+        board: place.board.clone(),
+        told,
+        known: Mutex::default(),
+    });
     let archiver = Archiver {
+        teller: Arc::clone(&teller),
         shelf: Arc::clone(&shelf),
         socket: socket(&place.state_dir),
         directory: place.postgres.wal_directory(),
@@ -75,10 +96,11 @@ pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<Ba
     std::thread::Builder::new()
         .name("clusterd-backup".to_owned())
         .spawn(move || {
+            runtime.spawn(async move { teller.run().await });
             runtime.block_on(archiver.run(shutdown));
             // A repository that stands still must not hold up the end.
             runtime.shutdown_background();
         })
         .context("a thread for backups")?;
-    Ok(backups)
+    Ok(Started { backups, archive })
 }

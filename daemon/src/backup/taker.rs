@@ -37,7 +37,7 @@ pub struct Backups {
 }
 
 /// Rounded up: what is complete now was not complete before.
-fn now_unix_ms() -> i64 {
+pub fn now_unix_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis() + 1).unwrap_or(0))
 }

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use cluster_core::model::postgres::{Follows, Primary, Receiver, Sender, Standby};
-use cluster_core::model::{Lsn, PostgresStatus, TimelineId};
+use cluster_core::model::{Epoch, Lsn, PostgresStatus, TimelineId};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
 use super::control_data::ControlData;
-use super::data_dir::DataDirKind;
+use super::data_dir::{DataDirKind, RewindLabel};
 use super::detach::is_held_by;
 use super::supervisor::ServerProcess;
 use super::{Error, Postgres, conninfo, lock, processes, sql};
@@ -93,10 +93,10 @@ impl Postgres {
                 .metadata()
                 .and_then(|meta| meta.modified());
             let is_copy = it.data_path("backup_label").is_file();
-            let signs = (it.has_standby_signal(), is_copy);
+            let signs = (it.has_standby_signal(), is_copy, it.rewind_label());
             (changed.ok(), it.kind_by_files(), signs)
         });
-        let (changed, kind, (has_signal, is_copy)) = match looked.await {
+        let (changed, kind, (has_signal, is_copy, rewound)) = match looked.await {
             Ok((changed, Ok(kind), signs)) => (changed, kind, signs),
             Ok((_, Err(error), _)) | Err(error) => {
                 return PostgresStatus::Unknown {
@@ -117,10 +117,19 @@ impl Postgres {
             }
             Some(DataDirKind::Adoptable { .. }) | None => {}
         }
+        let found = |control: &ControlData| match rewound {
+            Some(label) if label == RewindLabel::Unread || control.backup_end_required => {
+                PostgresStatus::Unusable {
+                    why: "it was rewound, and stopped before it was consistent".to_owned(),
+                    clone_would_cure: true,
+                }
+            }
+            Some(_) | None => PostgresStatus::Stopped(control.stopped(has_signal, is_copy)),
+        };
         if let (Some(changed), Some((read, control))) = (&changed, &observer.control)
             && changed == read
         {
-            return PostgresStatus::Stopped(control.stopped(has_signal, is_copy));
+            return found(control);
         }
         let control = self.control_data().await;
         observer.control = None;
@@ -140,10 +149,10 @@ impl Postgres {
                 why: error.to_string(),
             },
             (DataDirKind::Adoptable { .. }, Ok(control)) => {
-                let stopped = control.stopped(has_signal, is_copy);
+                let found = found(&control);
                 observer.segment_bytes = Some(control.wal_segment_bytes);
                 observer.control = changed.map(|changed| (changed, control));
-                PostgresStatus::Stopped(stopped)
+                found
             }
         }
     }
@@ -234,8 +243,22 @@ impl Postgres {
                     was_primary,
                 }
             }
-            _ => PostgresStatus::Starting { for_ms },
+            _ => PostgresStatus::Starting {
+                for_ms,
+                rewound_for: self.rewound_for().await,
+            },
         }
+    }
+
+    /// When the directory was rewound and is not consistent yet: for which primary.
+    async fn rewound_for(&self) -> Option<Epoch> {
+        let label = self.on_disk(Postgres::rewind_label).await.ok()?;
+        let is_unfinished = match label? {
+            RewindLabel::Unread => true,
+            RewindLabel::Read => self.control_data().await.ok()?.backup_end_required,
+        };
+        let upstream = self.inputs().upstream;
+        is_unfinished.then(|| upstream.map_or(Epoch::NONE, |upstream| upstream.epoch))
     }
 
     async fn standby(

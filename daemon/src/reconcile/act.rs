@@ -25,6 +25,7 @@ use crate::postgres::{
     self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
     WantedSlot,
 };
+use crate::raft::AppliedState;
 
 use super::durable::{self, DurableRecord};
 use super::observe::{observe, process_set};
@@ -42,7 +43,7 @@ const STOP_BUDGET: Duration = Duration::from_secs(60);
 /// So many looks in a row, a few milliseconds apart, without a client session: then none writes.
 const SILENT_LOOKS: u32 = 5;
 /// How long a rewound server may take to reach consistency.
-const REWOUND_START_LIMIT: Duration = Duration::from_secs(120);
+const REWOUND_START_LIMIT: Duration = Duration::from_secs(3600);
 /// The source of a rewind has its first checkpoint by then.
 const SOURCE_CHECKPOINT_LIMIT: Duration = Duration::from_secs(120);
 /// One attempt to tell the leader.
@@ -138,6 +139,8 @@ pub struct Actor {
     pub proposer: Arc<dyn Propose>,
     /// The merged reports, to see how far a source is.
     pub merged: watch::Receiver<Arc<std::collections::BTreeMap<MemberName, Seen>>>,
+    /// The applied truth, to see that an epoch is over.
+    pub applied: watch::Receiver<Arc<AppliedState>>,
 }
 
 /// What was true when the action was decided.
@@ -442,8 +445,19 @@ impl Actor {
             .start_standby(&inputs)
             .await
             .map_err(doing("start PostgreSQL"))?;
-        let answers = self.postgres.wait_answering(REWOUND_START_LIMIT).await;
-        answers.map_err(doing("wait for the rewound server"))?;
+        let mut applied = self.applied.clone();
+        let is_over = applied.wait_for(|applied| {
+            let reign = applied.state.granted();
+            reign.is_none_or(|reign| reign.epoch != epoch)
+        });
+        tokio::select! {
+            answers = self.postgres.wait_answering(REWOUND_START_LIMIT) => {
+                answers.map_err(doing("wait for the rewound server"))?;
+            }
+            _ = is_over => {
+                return Err(Error::Unknown(format!("epoch {epoch} is over")));
+            }
+        }
         self.attach(from, epoch, context).await.map(drop)
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
-use cluster_core::model::member::{Health, Probe};
+use cluster_core::model::member::{ArchiveReport, Health, Probe};
 use cluster_core::model::settings::Mode;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
@@ -38,6 +38,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Findings {
     inner: Mutex<Inner>,
+    archive: Option<watch::Receiver<Option<ArchiveReport>>>,
 }
 
 #[derive(Default)]
@@ -87,6 +88,14 @@ impl Track {
 }
 
 impl Findings {
+    /// With what is told of the archive, when there is one.
+    pub fn with_archive(archive: Option<watch::Receiver<Option<ArchiveReport>>>) -> Findings {
+        Findings {
+            inner: Mutex::default(),
+            archive,
+        }
+    }
+
     /// What is known now.
     pub fn health(&self) -> Health {
         let inner = self.lock();
@@ -98,6 +107,7 @@ impl Findings {
             commit_overrides: inner.commits.overrides.clone(),
             cancelled_waits: inner.commits.cancelled,
             strangers_ended: inner.strangers_ended,
+            archive: self.archive.as_ref().and_then(|it| it.borrow().clone()),
         }
     }
 

@@ -7,7 +7,7 @@ use cluster_core::model::{Epoch, Lsn, TimelineId};
 
 use super::*;
 use crate::names::WalName;
-use crate::restore::{self, Target};
+use crate::restore::{self, Target, Wanted};
 use crate::{Manifest, Options, manifest, wal};
 
 struct Room {
@@ -100,7 +100,13 @@ impl Room {
 
     async fn restore(&self, repository: &Repository, into: &str) -> Result<PathBuf, Error> {
         let into = self.place.path().join(into);
-        let plan = restore::plan(repository, Target::Latest, None, &into).await?;
+        let asked = Wanted {
+            target: Target::Latest,
+            backup: None,
+            into: &into,
+            waldump: None,
+        };
+        let plan = restore::plan(repository, asked).await?;
         restore::perform(repository, &plan, "fetch").await?;
         Ok(into)
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cluster_backup::names::WalName;
-use cluster_backup::restore::{self, Target};
+use cluster_backup::restore::{self, Target, Wanted};
 use cluster_backup::{Error, Manifest, Options, Put, Repository, keys, manifest, wal};
 use cluster_core::model::{Epoch, Lsn, TimelineId};
 use tokio::time::Instant;
@@ -198,7 +198,13 @@ async fn who_may_only_put_archives_and_backs_up_and_who_may_read_restores() {
     let fetched = wal::fetch(&restorer, DATABASE, &segment(3), &back).await;
     assert!(!fetched.expect("asked"), "it was never archived");
     let into = room.path("restored");
-    let plan = restore::plan(&restorer, Target::Latest, None, &into).await;
+    let asked = Wanted {
+        target: Target::Latest,
+        backup: None,
+        into: &into,
+        waldump: None,
+    };
+    let plan = restore::plan(&restorer, asked).await;
     let performed = restore::perform(&restorer, &plan.expect("a plan"), "fetch").await;
     performed.expect("restored");
     assert!(std::fs::read(into.join("large")).expect("read") == noise(9 << 20));

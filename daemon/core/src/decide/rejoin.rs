@@ -32,6 +32,15 @@ pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
             why,
             clone_would_cure: false,
         } => idle(Reason::Unusable(why.clone())),
+        // It is consistent only with what its source had written by the end of the rewind. A later
+        // primary may never have got that; then it would start for ever.
+        PostgresStatus::Starting {
+            rewound_for: Some(epoch),
+            ..
+        } if *epoch != reign.epoch => {
+            let what = format!("rewind from the primary of epoch {epoch}");
+            act(Action::StopDiverged, Reason::InterruptedWork(what))
+        }
         PostgresStatus::Starting { .. } => idle(Reason::Starting),
         PostgresStatus::Stopping => idle(Reason::Stopping),
         PostgresStatus::Unresponsive { for_ms, .. } => super::member::unresponsive(*for_ms),

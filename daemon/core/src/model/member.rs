@@ -150,6 +150,32 @@ pub struct Health {
     /// daemon started.
     #[serde(default)]
     pub strangers_ended: u64,
+    /// How far the archive of this primary is, when it archives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveReport>,
+}
+
+/// How far the WAL of a primary is in the repository of backups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveReport {
+    /// The newest file that is there; none since its daemon started or it became primary.
+    pub newest: Option<String>,
+    /// Everything committed before this moment of the primary's clock is there; none when that is not
+    /// known yet. Unix time in milliseconds.
+    pub recoverable_unix_ms: Option<u64>,
+    /// How many files of WAL wait.
+    pub waiting: u64,
+    /// Why the last attempt failed.
+    pub failure: Option<ArchiveFailure>,
+}
+
+/// What keeps a primary from archiving.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveFailure {
+    /// As the last attempt ended.
+    pub why: String,
+    /// Since when none succeeded. Unix time in milliseconds.
+    pub since_unix_ms: u64,
 }
 
 /// Long work a member is busy with.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::epoch::Epoch;
 use super::ids::MemberName;
 use super::lsn::Lsn;
 use super::timeline::TimelineId;
@@ -31,6 +32,10 @@ pub enum PostgresStatus {
     Starting {
         /// How long it has been starting, in milliseconds.
         for_ms: u64,
+        /// A rewound directory that is not consistent yet takes WAL from the primary of this epoch;
+        /// zero when from nobody.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rewound_for: Option<Epoch>,
     },
     /// In recovery, answering us.
     Standby(Standby),
@@ -128,9 +133,9 @@ pub struct Receiver {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follows {
     /// The upstream's member name.
-    pub member: super::ids::MemberName,
+    pub member: MemberName,
     /// The epoch in the `application_name`.
-    pub epoch: super::epoch::Epoch,
+    pub epoch: Epoch,
 }
 
 /// A PostgreSQL out of recovery.

@@ -45,10 +45,21 @@ pub fn acts(
     set: &ProcessSet,
     seal: Option<&SealReport>,
 ) -> Action {
+    acts_having_promised(Epoch(2), state, postgres, set, seal)
+}
+
+/// The same of a member that has promised another epoch.
+pub fn acts_having_promised(
+    min_epoch: Epoch,
+    state: &ClusterState,
+    postgres: &PostgresStatus,
+    set: &ProcessSet,
+    seal: Option<&SealReport>,
+) -> Action {
     let me: MemberName = name("b");
     let durable = Durable {
         incarnation: Some(Incarnation(1)),
-        min_epoch: Epoch(2),
+        min_epoch,
         line: Some(Epoch(1)),
         ..Durable::default()
     };

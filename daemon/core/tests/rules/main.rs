@@ -6,6 +6,7 @@ mod commands;
 mod confirming;
 mod decisions;
 mod held;
+mod rewound;
 mod room;
 mod setter;
 mod settings;
