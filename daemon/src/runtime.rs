@@ -89,6 +89,7 @@ pub async fn run(
             let place = backup::Place {
                 me: config.name.clone(),
                 repository: backup.repository.clone(),
+                options: backup.options.clone(),
                 state_dir: config.state_dir.clone(),
                 postgres: postgres.clone(),
                 durable: durable.clone(),

@@ -129,7 +129,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(cause) = next {
         let cause_text = cause.to_string();
         // Some libraries repeat the cause in their own text.
-        if !text.ends_with(&cause_text) {
+        if !text.contains(&cause_text) {
             text.push_str(": ");
             text.push_str(&cause_text);
         }

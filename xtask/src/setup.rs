@@ -56,6 +56,9 @@ const MAJORS: &[Major] = &[
     },
 ];
 
+/// S3 and its users, for tests.
+const OBJECT_STORE: [&str; 3] = ["moto[iam,s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5"];
+
 /// Installs what is missing; says what it does, and nothing when all is there.
 pub fn install_missing() -> Result<()> {
     root::require()?;
@@ -65,7 +68,28 @@ pub fn install_missing() -> Result<()> {
             fetch(major)?;
         }
     }
-    Ok(())
+    match object_store().exists() {
+        true => Ok(()),
+        false => fetch_object_store(),
+    }
+}
+
+/// The program of a server of object storage, with users and their rights.
+pub fn object_store() -> PathBuf {
+    target_folder().join("object-store/bin/moto_server")
+}
+
+/// Into an environment of Python's own below the target folder.
+fn fetch_object_store() -> Result<()> {
+    let folder = target_folder().join("object-store");
+    let mut make = Command::new("python3");
+    make.args(["-m", "venv", "--clear"]).arg(&folder);
+    run(make).context("could not make a place for the object store (Debian: python3-venv)")?;
+    let mut install = Command::new(folder.join("bin/python"));
+    install
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(OBJECT_STORE);
+    run(install).context("could not fetch the object store")
 }
 
 fn install_packages() -> Result<()> {
@@ -79,6 +103,9 @@ fn install_packages() -> Result<()> {
     }
     if !has_pip() {
         wanted.extend(["python3", "python3-pip"]);
+    }
+    if !has_module("ensurepip") {
+        wanted.push("python3-venv");
     }
     wanted.sort_unstable();
     wanted.dedup();
@@ -135,8 +162,12 @@ fn distribution_servers() -> Vec<PathBuf> {
 }
 
 fn has_pip() -> bool {
+    has_module("pip")
+}
+
+fn has_module(name: &str) -> bool {
     Command::new("python3")
-        .args(["-m", "pip", "--version"])
+        .args(["-m", name, "--version"])
         .output()
         .is_ok_and(|answer| answer.status.success())
 }

@@ -20,6 +20,8 @@ struct Suite {
 #[derive(PartialEq, Eq)]
 enum Needs {
     Nothing,
+    /// A server of object storage, which `setup` fetches.
+    ObjectStore,
     /// Root and PostgreSQL.
     Cluster,
     /// The same, and the programs of an earlier commit.
@@ -65,6 +67,11 @@ const SUITES: &[Suite] = &[
         name: "shell",
         arguments: &["test", "-p", "clusterd", "--test", "*"],
         needs: Needs::Nothing,
+    },
+    Suite {
+        name: "object store",
+        arguments: &["test", "-p", "cluster-backup", "--test", "*"],
+        needs: Needs::ObjectStore,
     },
     Suite {
         name: "tool",
@@ -189,6 +196,10 @@ fn prepare(suite: &Suite) -> Result<Prepared> {
     let mut command = cargo(suite.arguments);
     match suite.needs {
         Needs::Nothing => return Ok(Prepared::Command(command)),
+        Needs::ObjectStore => {
+            command.env("MATRIARCH_OBJECT_STORE", setup::object_store());
+            return Ok(Prepared::Command(command));
+        }
         Needs::Cluster => {}
         Needs::EarlierPrograms => match previous::build()? {
             Previous::Built(folder) => {

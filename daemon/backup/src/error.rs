@@ -13,6 +13,58 @@ pub enum Error {
         /// What is wrong with it, and what would do.
         why: String,
     },
+    /// The file of an object store's options and credentials.
+    #[error("{}: {}", path.display(), problems.join("; "))]
+    BadCredentials {
+        /// Which file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: Vec<String>,
+    },
+    /// A store that cannot be told to leave what is there.
+    #[error(
+        "`{0}` can only be read: there is no way to store there without overwriting (a directory, s3://, \
+         gs:// or az:// can be written to)"
+    )]
+    ReadOnly(String),
+    /// A file of private keys.
+    #[error("the identity {}: {why}", path.display())]
+    BadIdentity {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The private half of a data key, as it is stored.
+    #[error("the key `{name}` cannot be used: {why}")]
+    BadKey {
+        /// Which object.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// None of the private keys at hand opens it.
+    #[error(
+        "the data key {data} of database {database} cannot be opened: {}, and {}",
+        match readers.is_empty() {
+            true => "who could open it is not known".to_owned(),
+            false => format!("the private key of {} would do", readers.join(" or ")),
+        },
+        match given.is_empty() {
+            true => "none was given (--identity FILE)".to_owned(),
+            false => format!("what was given is that of {}", given.join(", ")),
+        }
+    )]
+    Locked {
+        /// Of which database.
+        database: u64,
+        /// Its public half.
+        data: String,
+        /// Public keys that it is stored for.
+        readers: Vec<String>,
+        /// Public keys of what was given.
+        given: Vec<String>,
+    },
     /// The object store refused or did not answer.
     #[error("could not {verb} `{name}` in the repository")]
     Store {

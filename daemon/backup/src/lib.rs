@@ -6,16 +6,24 @@
 
 pub mod archive;
 pub mod command;
+mod credentials;
 mod error;
+pub mod keys;
 pub mod lineage;
 mod locate;
 pub mod manifest;
 pub mod names;
 pub mod repository;
 pub mod restore;
+mod seal;
+mod secret_file;
+mod stores;
 mod streams;
+mod upload;
 pub mod wal;
 
 pub use error::Error;
+pub use keys::Recipient;
 pub use manifest::{Manifest, StoredFile};
-pub use repository::{Put, Repository};
+pub use repository::{Options, Put, Repository};
+pub use stores::problems;

@@ -1,6 +1,7 @@
 //! clusterd-backup: PostgreSQL's archive and restore commands, and the repository by hand, without any
 //! daemon: what is needed when every host is gone.
 
+mod key;
 mod sandbox;
 
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +14,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster_backup::names::WalName;
 use cluster_backup::restore::{self, Plan, Target, Wanted, moment};
-use cluster_backup::{Repository, command, manifest, wal};
+use cluster_backup::{Options, Repository, command, manifest, wal};
 use cluster_core::model::Lsn;
 use jiff::Timestamp;
 
@@ -46,6 +47,8 @@ enum Command {
     Fetch {
         #[command(flatten)]
         repository: Place,
+        #[command(flatten)]
+        unlock: Unlock,
         /// System identifier of the database.
         #[arg(long)]
         database: u64,
@@ -64,19 +67,45 @@ enum Command {
     },
     /// Restore a copy for itself into an empty directory, up to a point in time.
     Restore(RestoreFlags),
+    /// Keys of encrypted repositories.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 #[derive(Args)]
 struct Place {
-    /// The repository: an absolute path of a directory.
+    /// The repository: an absolute path of a directory, or the URL of an object store.
     #[arg(long, env = "CLUSTERD_REPOSITORY")]
     repository: String,
+    /// File of the object store's options and credentials; only its owner may read it.
+    #[arg(long, value_name = "FILE", env = "CLUSTERD_REPOSITORY_CREDENTIALS")]
+    credentials: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Unlock {
+    /// File of a private key that opens an encrypted repository; only its owner may read it.
+    #[arg(long, value_name = "FILE", env = "CLUSTERD_BACKUP_IDENTITY")]
+    identity: Option<PathBuf>,
+}
+
+impl Place {
+    fn open(&self, unlock: &Unlock) -> anyhow::Result<Repository> {
+        let options = Options {
+            credentials: self.credentials.clone(),
+            identity: unlock.identity.clone(),
+            ..Options::default()
+        };
+        Ok(Repository::open_with(&self.repository, options)?)
+    }
 }
 
 #[derive(Args)]
 struct RestoreFlags {
     #[command(flatten)]
     repository: Place,
+    #[command(flatten)]
+    unlock: Unlock,
     /// An empty or new directory, absolute; it becomes the data directory.
     #[arg(long)]
     into: PathBuf,
@@ -115,10 +144,11 @@ fn main() -> ExitCode {
         Command::Push { socket, name } => push(&socket, &name).map(|()| ExitCode::SUCCESS),
         Command::Fetch {
             repository,
+            unlock,
             database,
             name,
             path,
-        } => match run(fetch(&repository.repository, database, &name, &path)) {
+        } => match run(fetch(&repository, &unlock, database, &name, &path)) {
             Ok(true) => Ok(ExitCode::SUCCESS),
             Ok(false) => Ok(ExitCode::FAILURE),
             Err(error) => {
@@ -127,9 +157,10 @@ fn main() -> ExitCode {
             }
         },
         Command::List { repository, json } => {
-            run(list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)
+            run(list(&repository, json)).map(|()| ExitCode::SUCCESS)
         }
         Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Key(command) => key::key(command).map(|()| ExitCode::SUCCESS),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("clusterd-backup: {error:#}");
@@ -161,14 +192,20 @@ fn push(socket: &Path, name: &str) -> anyhow::Result<()> {
     }
 }
 
-async fn fetch(place: &str, database: u64, name: &str, path: &Path) -> anyhow::Result<bool> {
-    let repository = Repository::open(place)?;
+async fn fetch(
+    place: &Place,
+    unlock: &Unlock,
+    database: u64,
+    name: &str,
+    path: &Path,
+) -> anyhow::Result<bool> {
+    let repository = place.open(unlock)?;
     let name = WalName::parse(name)?;
     Ok(wal::fetch(&repository, database, &name, path).await?)
 }
 
-async fn list(place: &str, json: bool) -> anyhow::Result<()> {
-    let backups = manifest::list(&Repository::open(place)?).await?;
+async fn list(place: &Place, json: bool) -> anyhow::Result<()> {
+    let backups = manifest::list(&place.open(&Unlock { identity: None })?).await?;
     if json {
         println!("{}", serde_json::to_string_pretty(&backups)?);
         return Ok(());
@@ -187,7 +224,7 @@ async fn list(place: &str, json: bool) -> anyhow::Result<()> {
         );
     }
     if backups.is_empty() {
-        println!("no backup in {place}");
+        println!("no backup in {}", place.repository);
     }
     Ok(())
 }
@@ -211,8 +248,7 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
         "--into {} is not absolute",
         flags.into.display()
     );
-    let place = &flags.repository.repository;
-    let repository = Repository::open(place)?;
+    let repository = flags.repository.open(&flags.unlock)?;
     let target = target(flags)?;
     let waldump = flags.bin_dir.as_ref().map(|it| it.join("pg_waldump"));
     if let Target::Xid(_) | Target::Name(_) = target
@@ -240,13 +276,7 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
     if let Some(bin_dir) = bin_dir {
         sandbox::require(bin_dir, plan.backup.major)?;
     }
-    let program = std::env::current_exe().context("find this program")?;
-    let fetch = format!(
-        "{} fetch --repository {} --database {}",
-        command::word(&program.display().to_string()),
-        command::word(place),
-        plan.backup.database
-    );
+    let fetch = fetch_command(flags, plan.backup.database)?;
     restore::perform(&repository, &plan, &fetch).await?;
     println!("Restored into {}.", plan.into.display());
     match bin_dir {
@@ -259,6 +289,27 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Recovery's fetches; PostgreSQL runs them in its data directory.
+fn fetch_command(flags: &RestoreFlags, database: u64) -> anyhow::Result<String> {
+    let program = std::env::current_exe().context("find this program")?;
+    let mut words = vec![
+        command::word(&program.display().to_string()),
+        "fetch --repository".to_owned(),
+        command::word(&flags.repository.repository),
+    ];
+    for (flag, file) in [
+        ("--credentials", &flags.repository.credentials),
+        ("--identity", &flags.unlock.identity),
+    ] {
+        if let Some(file) = file {
+            let file = std::path::absolute(file)?;
+            words.extend([flag.to_owned(), command::word(&file.display().to_string())]);
+        }
+    }
+    words.push(format!("--database {database}"));
+    Ok(words.join(" "))
 }
 
 fn tell(plan: &Plan) {

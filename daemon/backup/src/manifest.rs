@@ -47,8 +47,22 @@ pub struct Manifest {
     pub began_unix_ms: i64,
     /// When it was complete: it can be the base for any later moment. Unix time in milliseconds, rounded up.
     pub ended_unix_ms: i64,
+    /// The data key that its files are encrypted to; none: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Its files.
     pub files: Vec<StoredFile>,
+}
+
+impl Manifest {
+    /// The object of one of its files.
+    pub fn object(&self, file: &str) -> String {
+        let plain = names::of_backup(self.database, &self.id, &format!("{file}.zst"));
+        match &self.key {
+            Some(key) => names::sealed(&plain, key),
+            None => plain,
+        }
+    }
 }
 
 /// The name of a backup: when it began, of whom, and a number that tells two of one second apart. Sorts
@@ -69,14 +83,16 @@ pub async fn store(
     folder: &std::path::Path,
     files: &[String],
 ) -> Result<Manifest, Error> {
+    let key = repository.new_data_key(facts.database).await?;
     let mut manifest = Manifest {
         format: FORMAT,
+        key: key.as_ref().map(ToString::to_string),
         files: Vec::new(),
         ..facts
     };
     for name in files {
-        let object = names::of_backup(manifest.database, &manifest.id, &format!("{name}.zst"));
-        let passed = streams::store_file(repository, &object, &folder.join(name)).await?;
+        let (object, path) = (manifest.object(name), folder.join(name));
+        let passed = streams::store_file(repository, &object, &path, key.clone()).await?;
         manifest.files.push(StoredFile {
             name: name.clone(),
             bytes: passed.bytes,

@@ -3,6 +3,10 @@
 //! `<database>/wal/<timeline>/<file>/<epoch>-<hash>.zst` and `<database>/backup/<id>/…`. The epoch and
 //! the hash in the name make "is there already" under the same name a success, and a second content
 //! visible [hazards C11 D14 K3].
+//!
+//! What is encrypted ends `.<data key>.zst.age` instead of `.zst`, with the public half of its data key; the
+//! private half is `<database>/keys/<data key>/<reader>.age`, once for each public key that opens it. So a
+//! reader goes from an object's name to its key without listing anything.
 
 use cluster_core::model::Epoch;
 
@@ -69,7 +73,53 @@ impl WalName {
 pub fn hash_of(object: &str) -> Option<&str> {
     let file = object.rsplit('/').next()?;
     let (_, rest) = file.split_once('-')?;
-    rest.strip_suffix(".zst")
+    match data_key(object) {
+        Some(key) => rest
+            .strip_suffix(SEALED)?
+            .strip_suffix(key)?
+            .strip_suffix('.'),
+        None => rest.strip_suffix(PLAIN),
+    }
+}
+
+const PLAIN: &str = ".zst";
+const SEALED: &str = ".zst.age";
+
+/// The name of an object that is encrypted to a data key, from the name it has without.
+pub fn sealed(plain: &str, data: &str) -> String {
+    let stem = plain.strip_suffix(PLAIN).unwrap_or(plain);
+    format!("{stem}.{data}{SEALED}")
+}
+
+/// The data key of an encrypted object; none of one that is not encrypted.
+pub fn data_key(object: &str) -> Option<&str> {
+    let (_, key) = object.strip_suffix(SEALED)?.rsplit_once('.')?;
+    key.starts_with("age1").then_some(key)
+}
+
+/// The database that an object belongs to.
+pub fn database_of(object: &str) -> Option<u64> {
+    object.split('/').next()?.parse().ok()
+}
+
+/// The folder of all data keys of a database; in it one folder a key.
+pub fn keys(database: u64) -> String {
+    format!("{database}/keys")
+}
+
+/// The folder of one data key.
+pub fn wrapped_keys(database: u64, data: &str) -> String {
+    format!("{database}/keys/{data}")
+}
+
+/// The private half of a data key, for one reader.
+pub fn wrapped_key(database: u64, data: &str, reader: &str) -> String {
+    format!("{database}/keys/{data}/{reader}.age")
+}
+
+/// Whom a stored data key is for.
+pub fn reader_of(object: &str) -> Option<&str> {
+    object.rsplit('/').next()?.strip_suffix(".age")
 }
 
 /// Whether a whole hash begins with the one in a name.
@@ -135,5 +185,28 @@ mod tests {
         let hash = hash_of(&object).expect("it has one");
         assert!(agrees("0123456789abcdef0123", hash));
         assert!(!agrees("1123456789abcdef0123", hash) && !agrees("0123", ""));
+        assert_eq!(data_key(&object), None);
+    }
+
+    #[test]
+    fn the_data_key_is_found_in_the_name() {
+        let name = WalName::parse("000000010000000000000003.00000028.backup").expect("good");
+        let plain = name.object(7, Epoch(12), "0123456789abcdef0123");
+        let object = sealed(&plain, "age1qqq");
+        assert_eq!(
+            object,
+            "7/wal/00000001/000000010000000000000003.00000028.backup/00000012-0123456789abcdef.age1qqq.zst.age"
+        );
+        assert_eq!(data_key(&object), Some("age1qqq"));
+        assert_eq!(hash_of(&object), Some("0123456789abcdef"));
+        assert_eq!(database_of(&object), Some(7));
+        let file = sealed(&of_backup(7, "x", "base.tar.zst"), "age1qqq");
+        assert_eq!(file, "7/backup/x/base.tar.age1qqq.zst.age");
+        assert_eq!(data_key(&file), Some("age1qqq"));
+        let key = wrapped_key(7, "age1qqq", "age1www");
+        assert_eq!(
+            (key.as_str(), reader_of(&key)),
+            ("7/keys/age1qqq/age1www.age", Some("age1www"))
+        );
     }
 }

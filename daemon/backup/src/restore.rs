@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::archive::Archive;
 use crate::locate::locate;
 use crate::manifest::{self, Manifest, StoredFile};
-use crate::{Error, Repository, lineage, names, streams};
+use crate::{Error, Repository, lineage, streams};
 
 /// Up to where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,10 @@ pub async fn plan(repository: &Repository, asked: Wanted<'_>) -> Result<Plan, Er
     {
         return refused(format!("{at} lies in the future"));
     }
+    if let Some(key) = &chosen.key {
+        // Only to see that it can be.
+        repository.open_key(chosen.database, key).await?;
+    }
     require_empty(into)?;
     let bytes = chosen.files.iter().map(|file| file.bytes).sum();
     let place = into.parent().unwrap_or(into);
@@ -253,7 +257,7 @@ pub async fn perform(repository: &Repository, plan: &Plan, fetch: &str) -> Resul
 
 async fn unpack(repository: &Repository, plan: &Plan, file: &StoredFile) -> Result<(), Error> {
     let backup = &plan.backup;
-    let object = names::of_backup(backup.database, &backup.id, &format!("{}.zst", file.name));
+    let object = backup.object(&file.name);
     let into = match file.name.as_str() {
         "base.tar" => plan.into.clone(),
         "pg_wal.tar" => plan.into.join("pg_wal"),
@@ -354,6 +358,7 @@ mod tests {
     use crate::wal;
 
     use super::*;
+    use crate::names;
 
     fn backup(id: &str, end: u64, ended_unix_ms: i64) -> Manifest {
         Manifest {
@@ -368,6 +373,7 @@ mod tests {
             end: Lsn(end),
             began_unix_ms: ended_unix_ms - 5000,
             ended_unix_ms,
+            key: None,
             files: vec![StoredFile {
                 name: "base.tar".to_owned(),
                 bytes: 10,

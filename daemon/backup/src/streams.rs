@@ -1,4 +1,4 @@
-//! Hashing and compression of what goes in and comes out. All of it runs on threads that may block.
+//! Hashing, compression and encryption of what goes in and comes out. All of it runs on threads that may block.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -7,7 +7,8 @@ use std::path::Path;
 use ring::digest::{Context, SHA256};
 use tokio_util::io::SyncIoBridge;
 
-use crate::{Error, Repository};
+use crate::seal::{self, Seal};
+use crate::{Error, Put, Recipient, Repository, upload};
 
 /// Level of zstd: fast enough to keep up with a disk on one core.
 const LEVEL: i32 = 3;
@@ -62,8 +63,11 @@ pub fn hash(content: &[u8]) -> String {
     hex(ring::digest::digest(&SHA256, content).as_ref())
 }
 
-pub fn compress(content: &[u8]) -> io::Result<Vec<u8>> {
-    zstd::encode_all(content, LEVEL)
+/// Compressed and, with a key, encrypted.
+pub fn pack(content: &[u8], key: Option<&Recipient>) -> io::Result<Vec<u8>> {
+    let mut seal = Seal::begin(Vec::new(), key)?;
+    zstd::stream::copy_encode(content, &mut seal, LEVEL)?;
+    seal.finish()
 }
 
 /// A stream to or from an object that broke.
@@ -79,11 +83,16 @@ pub fn broken(verb: &'static str, name: &str) -> impl Fn(io::Error) -> Error + u
     }
 }
 
-/// Stores a file, compressed, as one object; says what it was before.
-pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Result<Passed, Error> {
-    let writer = repository.writer(name);
+/// Stores a file, compressed and, with a key, encrypted, as one object; says what it was before.
+pub async fn store_file(
+    repository: &Repository,
+    name: &str,
+    path: &Path,
+    key: Option<Recipient>,
+) -> Result<Passed, Error> {
+    let expected = std::fs::metadata(path).map_or(0, |entry| entry.len());
     let (path, object) = (path.to_owned(), name.to_owned());
-    let stored = tokio::task::spawn_blocking(move || {
+    let stored = upload::upload(repository, name, expected, move |parts| {
         let read = |source| Error::File {
             verb: "read",
             path: path.clone(),
@@ -91,7 +100,8 @@ pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Res
         };
         let wrote = broken("store", &object);
         let mut content = Hashing::new(File::open(&path).map_err(read)?);
-        let mut encoder = zstd::Encoder::new(SyncIoBridge::new(writer), LEVEL).map_err(&wrote)?;
+        let seal = Seal::begin(parts, key.as_ref()).map_err(&wrote)?;
+        let mut encoder = zstd::Encoder::new(seal, LEVEL).map_err(&wrote)?;
         let mut buffer = vec![0; 256 * 1024];
         loop {
             let read = content.read(&mut buffer).map_err(read)?;
@@ -100,15 +110,21 @@ pub async fn store_file(repository: &Repository, name: &str, path: &Path) -> Res
             }
             encoder.write_all(&buffer[..read]).map_err(&wrote)?;
         }
-        let mut bridge = encoder.finish().map_err(&wrote)?;
+        let seal = encoder.finish().map_err(&wrote)?;
+        let parts = seal.finish().map_err(&wrote)?;
         // Until here nothing is visible under this name.
-        bridge.shutdown().map_err(&wrote)?;
+        parts.finish().map_err(&wrote)?;
         Ok(content.end())
     });
-    stored.await.map_err(|_| Error::GivenUp("an upload"))?
+    match stored.await? {
+        (Put::Stored, passed) => Ok(passed),
+        (Put::WasThere, _) => Err(Error::Refused(format!(
+            "`{name}` is in the repository already"
+        ))),
+    }
 }
 
-/// Hands the content of an object, decompressed, to `take`, on a thread of its own; fails when it is not
+/// Hands the content of an object, decrypted and decompressed, to `take`, on a thread of its own; fails when it is not
 /// what was stored.
 pub async fn read_object<T: Send + 'static>(
     repository: &Repository,
@@ -116,11 +132,13 @@ pub async fn read_object<T: Send + 'static>(
     wanted: Option<&str>,
     take: impl FnOnce(&mut dyn Read) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
+    let key = repository.key_of(name).await?;
     let reader = SyncIoBridge::new(repository.reader(name).await?);
     let (name, wanted) = (name.to_owned(), wanted.map(str::to_owned));
     let taken = tokio::task::spawn_blocking(move || {
         let failed = broken("read", &name);
-        let decoder = zstd::Decoder::new(reader).map_err(&failed)?;
+        let opened = seal::open(reader, key.as_ref()).map_err(&failed)?;
+        let decoder = zstd::Decoder::new(opened).map_err(&failed)?;
         let mut content = Hashing::new(decoder);
         let taken = take(&mut content)?;
         // What `take` had no use for counts, too: padding of an archive.

@@ -39,6 +39,8 @@ pub struct Place {
     pub me: MemberName,
     /// Where the repository is.
     pub repository: String,
+    /// What it is opened with.
+    pub options: cluster_backup::Options,
     /// The daemon's own directory.
     pub state_dir: PathBuf,
     /// The server.
@@ -66,7 +68,7 @@ pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<St
         .enable_all()
         .build()
         .context("a runtime for backups")?;
-    let shelf = Arc::new(Shelf::new(place.repository));
+    let shelf = Arc::new(Shelf::new(place.repository, place.options));
     let told = watch::Sender::new(None);
     let archive = told.subscribe();
     let teller = Arc::new(Teller {

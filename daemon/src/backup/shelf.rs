@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use cluster_backup::Repository;
+use cluster_backup::{Options, Repository};
 
 use crate::telemetry;
 
@@ -11,14 +11,16 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct Shelf {
     place: String,
+    options: Options,
     opened: Mutex<Option<Repository>>,
 }
 
 impl Shelf {
     /// Opens nothing yet.
-    pub fn new(place: String) -> Shelf {
+    pub fn new(place: String, options: Options) -> Shelf {
         Shelf {
             place,
+            options,
             opened: Mutex::default(),
         }
     }
@@ -32,8 +34,9 @@ impl Shelf {
         if let Some(repository) = known().clone() {
             return Ok(repository);
         }
-        let place = self.place.clone();
-        let opened = tokio::task::spawn_blocking(move || Repository::open(&place)).await;
+        let (place, options) = (self.place.clone(), self.options.clone());
+        let opened = tokio::task::spawn_blocking(move || Repository::open_with(&place, options));
+        let opened = opened.await;
         let opened = opened
             .map_err(|error| error.to_string())?
             .map_err(|error| telemetry::chain(&error))?;

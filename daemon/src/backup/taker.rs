@@ -93,6 +93,7 @@ impl Backups {
             end: copied.end,
             began_unix_ms,
             ended_unix_ms: now_unix_ms(),
+            key: None,
             files: Vec::new(),
         };
         manifest::store(repository, facts, &folder, &copied.files)

@@ -233,8 +233,17 @@ pub struct GuardTable {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupTable {
-    /// The repository: an absolute path of a directory.
+    /// The repository: an absolute path of a directory, or the URL of an object store.
     pub repository: String,
+    /// File of the object store's options and credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<PathBuf>,
+    /// Public keys that everything is encrypted for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
+    /// Bandwidth of base backups to the repository, a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rate: Option<String>,
     /// The program that PostgreSQL archives with; default `clusterd-backup` beside `clusterd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,

@@ -70,10 +70,12 @@ pub struct Config {
 }
 
 /// Where backups and archived WAL go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct BackupConfig {
-    /// An absolute path of a directory.
+    /// An absolute path of a directory, or the URL of an object store.
     pub repository: String,
+    /// What it is opened with: file of credentials, public keys, rate.
+    pub options: cluster_backup::Options,
     /// The program that PostgreSQL archives with.
     pub binary: PathBuf,
 }

@@ -436,6 +436,70 @@ fn the_sample_shows_the_true_defaults() {
     assert!(checked > 25, "only {checked} defaults were compared");
 }
 
+#[test]
+fn everything_wrong_about_the_repository_is_told_at_once() {
+    let place = Place::new();
+    let key = "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg";
+    place.private(
+        "store",
+        "aws_endpiont = \"http://127.0.0.1:1\"\ncolour = \"hush\"\n",
+    );
+    let store = place.path("store").display().to_string();
+    let table = format!(
+        "[backup]\nrepository = \"s3://bucket/prefix\"\ncredentials = \"{store}\"\n\
+         recipients = [\"{key}\", \"age1short\", \"AGE-SECRET-KEY-1HUSH\"]\nmax_rate = \"fast\"\n\
+         binary = \"/nowhere/clusterd-backup\"\n"
+    );
+    let good = format!("{}\n", place.good());
+    let problems = place.problems(&(good.clone() + &table));
+    assert_eq!(problems.len(), 6, "{problems:#?}");
+    assert_has(&problems, "backup.credentials", "aws_endpiont");
+    assert_has(&problems, "backup.credentials", "colour");
+    assert_has(&problems, "backup.recipients", "age1short");
+    assert_has(&problems, "backup.recipients", "private key");
+    assert_has(&problems, "backup.max_rate", "fast");
+    assert_has(&problems, "backup.binary", "/nowhere");
+    assert!(!problems.join("").to_lowercase().contains("hush"));
+
+    let open = fs::Permissions::from_mode(0o640);
+    fs::set_permissions(place.path("store"), open).expect("chmod");
+    assert_has(
+        &place.problems(&(good.clone() + &table)),
+        "backup.credentials",
+        "chmod 0600",
+    );
+
+    let with = |repository: &str| format!("{good}[backup]\nrepository = \"{repository}\"\n");
+    for (repository, words) in [
+        ("https://host/path", "only be read"),
+        ("ftp://host/path", "no store of this kind"),
+        ("relative", "relative"),
+        ("", "missing"),
+    ] {
+        assert_has(
+            &place.problems(&with(repository)),
+            "backup.repository",
+            words,
+        );
+    }
+
+    place.private(
+        "store",
+        "aws_access_key_id = \"x\"\naws_secret_access_key = \"hush\"\n",
+    );
+    let table = format!(
+        "[backup]\nrepository = \"s3://bucket/prefix\"\ncredentials = \"{store}\"\n\
+         recipients = [\"{key}\"]\nmax_rate = \"50MB\"\n"
+    );
+    let config = place
+        .load(&(good + &table), NO_ENVIRONMENT)
+        .expect("it will do");
+    let backup = config.backup.as_ref().expect("one");
+    assert_eq!(backup.options.recipients[0].as_str(), key);
+    assert_eq!(backup.options.max_rate, Some(50 << 20));
+    assert!(!format!("{config:?} {}", config.dump()).contains("hush"));
+}
+
 /// What the façade would refuse at every start is refused here, before anything runs.
 #[test]
 fn owned_parameters_are_those_of_the_facade() {

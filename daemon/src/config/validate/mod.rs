@@ -4,6 +4,7 @@
 //! The one surprise: a bad value never stops the check. A stand-in takes its place so that the rest
 //! can be looked at; the stand-ins never leave this file, because a single problem refuses all.
 
+mod backup;
 pub(super) mod postgres;
 mod security;
 
@@ -18,10 +19,10 @@ use cluster_core::model::lease::Preset;
 use cluster_core::model::settings::Mode;
 use cluster_core::model::{Addresses, ClusterName, MemberKind, MemberName, Settings, Tags};
 
-use super::file::{BackupTable, File, GuardTable, SettingsTable};
+use super::file::{File, GuardTable, SettingsTable};
 use super::{
-    BackupConfig, CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember,
-    Listen, LogConfig, LogFormat, PostgresConfig, units,
+    CgroupConfig, Config, Environment, GuardConfig, GuardStarter, ListedMember, Listen, LogConfig,
+    LogFormat, PostgresConfig, units,
 };
 
 /// Turns the file into a config.
@@ -361,21 +362,6 @@ impl Check<'_> {
             realtime_priority: table.realtime_priority,
             watchdog: table.watchdog.clone(),
             watchdog_timeout,
-        }
-    }
-
-    fn backup(&mut self, table: &BackupTable) -> BackupConfig {
-        self.absolute("backup.repository", Path::new(&table.repository));
-        if let Some(binary) = &table.binary {
-            self.readable("backup.binary", binary);
-        }
-        let beside = || {
-            let own = std::env::current_exe().unwrap_or_default();
-            own.with_file_name("clusterd-backup")
-        };
-        BackupConfig {
-            repository: table.repository.clone(),
-            binary: table.binary.clone().unwrap_or_else(beside),
         }
     }
 
