@@ -4,13 +4,18 @@
 //! changed; a backup exists when its manifest does, which is written last. Readers trust what a manifest
 //! lists, and every object carries the hash of its content.
 
+pub mod archive;
+pub mod audit;
 pub mod command;
 mod error;
+pub mod holds;
+pub mod lineage;
 pub mod manifest;
 pub mod names;
 pub mod repository;
 pub mod restore;
 mod streams;
+pub mod verify;
 pub mod wal;
 
 pub use error::Error;

@@ -2,6 +2,9 @@
 //! daemon: what is needed when every host is gone.
 
 mod sandbox;
+mod trial;
+mod verify_command;
+mod who;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -13,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster_backup::names::WalName;
 use cluster_backup::restore::{self, Plan, Target, moment};
-use cluster_backup::{Repository, command, manifest, wal};
+use cluster_backup::{Repository, command, holds, manifest, wal};
 use cluster_core::model::Lsn;
 use jiff::Timestamp;
 
@@ -64,6 +67,16 @@ enum Command {
     },
     /// Restore a copy for itself into an empty directory, up to a point in time.
     Restore(RestoreFlags),
+    /// Is a backup good? Exit code 0 only when it is.
+    Verify(verify_command::Flags),
+    /// The results of verifications that were kept.
+    Verifications {
+        #[command(flatten)]
+        repository: Place,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -73,13 +86,9 @@ struct Place {
     repository: String,
 }
 
+/// Up to where.
 #[derive(Args)]
-struct RestoreFlags {
-    #[command(flatten)]
-    repository: Place,
-    /// An empty or new directory, absolute; it becomes the data directory.
-    #[arg(long)]
-    into: PathBuf,
+struct TargetFlags {
     /// Up to this moment, inclusive, with its time zone: "2026-11-21 10:00:00+00".
     #[arg(long, group = "target")]
     to: Option<String>,
@@ -95,12 +104,26 @@ struct RestoreFlags {
     /// Everything that was archived (the default).
     #[arg(long, group = "target")]
     latest: bool,
+}
+
+#[derive(Args)]
+struct RestoreFlags {
+    #[command(flatten)]
+    repository: Place,
+    /// An empty or new directory, absolute; it becomes the data directory.
+    #[arg(long)]
+    into: PathBuf,
+    #[command(flatten)]
+    target: TargetFlags,
     /// From this backup; without it the newest that was complete before the target.
     #[arg(long)]
     backup: Option<String>,
     /// Print what would be done; touch nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Take no lease: whoever starts this holds one.
+    #[arg(long, hide = true)]
+    no_lease: bool,
     /// Start it, wait for the target, and print how to reach it. Not as root.
     #[arg(long, requires = "bin_dir")]
     start: bool,
@@ -130,6 +153,10 @@ fn main() -> ExitCode {
             run(list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)
         }
         Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Verify(flags) => run(verify_command::verify(&flags)),
+        Command::Verifications { repository, json } => {
+            run(verify_command::list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)
+        }
     };
     ended.unwrap_or_else(|error| {
         eprintln!("clusterd-backup: {error:#}");
@@ -192,7 +219,7 @@ async fn list(place: &str, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn target(flags: &RestoreFlags) -> anyhow::Result<Target> {
+fn target(flags: &TargetFlags) -> anyhow::Result<Target> {
     if let Some(text) = &flags.to {
         let at: Timestamp = text.parse().with_context(|| {
             format!("`{text}` is no moment with a time zone (like 2026-11-21 10:00:00+00)")
@@ -215,7 +242,7 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
     let repository = Repository::open(place)?;
     let plan = restore::plan(
         &repository,
-        target(flags)?,
+        target(&flags.target)?,
         flags.backup.as_deref(),
         &flags.into,
     )
@@ -236,10 +263,22 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
         command::word(place),
         plan.backup.database
     );
+    let lease = match flags.no_lease {
+        true => None,
+        false => who::lease_of_restore(&repository, &plan.backup).await?,
+    };
     restore::perform(&repository, &plan, &fetch).await?;
     println!("Restored into {}.", plan.into.display());
     match bin_dir {
-        Some(bin_dir) => sandbox::start(bin_dir, &plan),
+        Some(bin_dir) => {
+            sandbox::start(bin_dir, &plan)?;
+            // At the target it needs the repository no more. One that is started by hand does, until the
+            // lease expires.
+            if let Some(lease) = lease {
+                holds::give_back(&repository, plan.backup.database, &lease.id).await;
+            }
+            Ok(())
+        }
         None => {
             println!(
                 "Start it as the owner of the directory:\n  pg_ctl -D {} -w start",
@@ -252,13 +291,7 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
 
 fn tell(plan: &Plan) {
     let backup = &plan.backup;
-    let until = match &plan.target {
-        Target::Latest => "everything that was archived".to_owned(),
-        Target::Time(at) => format!("{at}"),
-        Target::Lsn(at) => format!("{at}"),
-        Target::Xid(xid) => format!("transaction {xid}"),
-        Target::Name(name) => format!("the restore point `{name}`"),
-    };
+    let until = until(&plan.target);
     println!(
         "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {until}, along timeline {}.",
         backup.id,
@@ -269,4 +302,14 @@ fn tell(plan: &Plan) {
         plan.bytes,
         plan.timeline,
     );
+}
+
+fn until(target: &Target) -> String {
+    match target {
+        Target::Latest => "everything that was archived".to_owned(),
+        Target::Time(at) => format!("{at}"),
+        Target::Lsn(at) => format!("{at}"),
+        Target::Xid(xid) => format!("transaction {xid}"),
+        Target::Name(name) => format!("the restore point `{name}`"),
+    }
 }

@@ -159,7 +159,7 @@ async fn newest_timeline(repository: &Repository, backup: &Manifest) -> Result<T
 
 /// A target by transaction or name cannot be placed without reading WAL: PostgreSQL says when it is not
 /// found.
-fn is_before(backup: &Manifest, target: &Target) -> bool {
+pub(crate) fn is_before(backup: &Manifest, target: &Target) -> bool {
     match target {
         Target::Latest | Target::Xid(_) | Target::Name(_) => true,
         Target::Time(at) => backup.ended_unix_ms <= at.as_millisecond(),

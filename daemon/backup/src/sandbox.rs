@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub fn require(bin_dir: &Path, major: u32) -> anyhow::Result<()> {
     anyhow::ensure!(
         !rustix::process::geteuid().is_root(),
-        "--start as root: PostgreSQL refuses that; run this as the user that is to own the copy"
+        "PostgreSQL does not start as root: run this as the user that is to own the copy"
     );
     let program = bin_dir.join("postgres");
     let said = Command::new(&program)
@@ -89,7 +89,7 @@ fn ask(bin_dir: &Path, plan: &Plan, sql: &str) -> anyhow::Result<String> {
 }
 
 /// What PostgreSQL said when it ended.
-fn last_words(log: &Path) -> String {
+pub fn last_words(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text
         .lines()
