@@ -1,6 +1,7 @@
 //! clusterd-backup: PostgreSQL's archive and restore commands, and the repository by hand, without any
 //! daemon: what is needed when every host is gone.
 
+mod prune_command;
 mod sandbox;
 mod trial;
 mod verify_command;
@@ -69,6 +70,17 @@ enum Command {
     Restore(RestoreFlags),
     /// Is a backup good? Exit code 0 only when it is.
     Verify(verify_command::Flags),
+    /// Delete backups and WAL that nothing needs any more.
+    Prune(prune_command::Flags),
+    /// Keep a backup, however old it gets.
+    Pin(prune_command::PinFlags),
+    /// Let a pinned backup go when its time comes.
+    Unpin {
+        #[command(flatten)]
+        repository: Place,
+        /// The backup.
+        id: String,
+    },
     /// The results of verifications that were kept.
     Verifications {
         #[command(flatten)]
@@ -153,6 +165,11 @@ fn main() -> ExitCode {
             run(list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)
         }
         Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Prune(flags) => run(prune_command::prune(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Pin(flags) => run(prune_command::pin(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Unpin { repository, id } => {
+            run(prune_command::unpin(&repository.repository, &id)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Verify(flags) => run(verify_command::verify(&flags)),
         Command::Verifications { repository, json } => {
             run(verify_command::list(&repository.repository, json)).map(|()| ExitCode::SUCCESS)

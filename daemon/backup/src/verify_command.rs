@@ -157,7 +157,7 @@ async fn bounded(
     report: &mut Report,
 ) -> Result<bool> {
     let trial = match (&flags.scratch, report.level) {
-        (Some(scratch), Level::Start | Level::Replay) => {
+        (Some(scratch), Level::Start) => {
             anyhow::ensure!(
                 scratch.is_absolute(),
                 "--scratch {} is not absolute",
@@ -176,7 +176,7 @@ async fn bounded(
                 copy: scratch.join(format!("verify-{}", report.id)),
             })
         }
-        (None, Level::Start | Level::Replay) => anyhow::bail!(
+        (None, Level::Start) => anyhow::bail!(
             "--scratch is needed for level start: a directory with room for the whole database"
         ),
         (_, Level::Files | Level::Archive) => None,

@@ -20,8 +20,6 @@ pub enum Level {
     Archive,
     /// A real PostgreSQL starts from it and reaches the target, and its tables and indexes are whole.
     Start,
-    /// Tables hold what was recorded of them.
-    Replay,
 }
 
 impl Level {
@@ -31,7 +29,6 @@ impl Level {
             Level::Files => "files",
             Level::Archive => "archive",
             Level::Start => "start",
-            Level::Replay => "replay",
         }
     }
 }
