@@ -66,22 +66,8 @@ pub fn read(text: &[u8], backup: &Manifest) -> Listed {
             document.checksum
         ));
     }
-    let same = |range: &Range| {
-        range.timeline == backup.timeline.0
-            && range.start.parse() == Ok(backup.start)
-            && range.end.parse() == Ok(backup.end)
-    };
-    if !document.wal_ranges.iter().any(same) {
-        let ranges = document.wal_ranges.iter();
-        let said: Vec<String> = ranges
-            .map(|it| words(TimelineId(it.timeline), &it.start, &it.end))
-            .collect();
-        let (start, end): (Lsn, Lsn) = (backup.start, backup.end);
-        listed.problems.push(format!(
-            "the manifest says {}, PostgreSQL's backup_manifest {}",
-            words(backup.timeline, &start.to_string(), &end.to_string()),
-            said.join(" and ")
-        ));
+    if let Some(why) = differs(&document.wal_ranges, backup) {
+        listed.problems.push(why);
     }
     for file in document.files {
         // One whose name is no UTF-8 has another field; pg_verifybackup looks at those.
@@ -90,6 +76,30 @@ pub fn read(text: &[u8], backup: &Manifest) -> Listed {
         }
     }
     listed
+}
+
+/// A backup that spans timelines has a range for each, the newest first: its start is the first position of
+/// all, its end and its timeline are of the last one.
+fn differs(ranges: &[Range], backup: &Manifest) -> Option<String> {
+    let position = |text: &str| text.parse::<Lsn>().ok();
+    let start = ranges.iter().filter_map(|it| position(&it.start)).min();
+    let last = ranges.iter().max_by_key(|it| position(&it.end));
+    let end = last.and_then(|it| position(&it.end));
+    let timeline = last.map(|it| TimelineId(it.timeline));
+    let is_same =
+        (start, end, timeline) == (Some(backup.start), Some(backup.end), Some(backup.timeline));
+    let said: Vec<String> = ranges
+        .iter()
+        .map(|it| words(TimelineId(it.timeline), &it.start, &it.end))
+        .collect();
+    let (start, end) = (backup.start.to_string(), backup.end.to_string());
+    (!is_same).then(|| {
+        format!(
+            "the manifest says {}, PostgreSQL's backup_manifest {}",
+            words(backup.timeline, &start, &end),
+            said.join(" and ")
+        )
+    })
 }
 
 fn words(timeline: TimelineId, start: &str, end: &str) -> String {

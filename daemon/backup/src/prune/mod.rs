@@ -169,3 +169,6 @@ pub fn ranges(wal: &[WalName]) -> Vec<(TimelineId, &WalName, &WalName, usize)> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;
