@@ -326,6 +326,8 @@ fn settings(plan: &Plan, fetch: &str) -> String {
     line("primary_slot_name", "");
     line("synchronous_standby_names", "");
     line("listen_addresses", "");
+    // Of the socket's name; whatever the cluster's was.
+    line("port", "5432");
     line("unix_socket_directories", &plan.into.display().to_string());
     text
 }

@@ -80,7 +80,7 @@ pub fn start(bin_dir: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn ask(bin_dir: &Path, plan: &Plan, sql: &str) -> anyhow::Result<String> {
-    let host = format!("host={} dbname=postgres", plan.into.display());
+    let host = format!("host={} port=5432 dbname=postgres", plan.into.display());
     let said = Command::new(bin_dir.join("psql"))
         .args(["-X", "-A", "-t", "-w", "-c", sql, &host])
         .output()

@@ -19,6 +19,9 @@ use crate::sandbox;
 /// How often the server is asked.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A server that runs is asked so often before it is said not to answer.
+const UNANSWERED: u32 = 300;
+
 /// Longer paths are refused by PostgreSQL: its socket lies in the copy.
 const SOCKET_FOLDER: usize = 90;
 
@@ -136,13 +139,19 @@ impl Trial<'_> {
         let started = output(command.arg("start")).await?;
         ensure!(started.status.success(), "{}", sandbox::last_words(&log));
         let is_there = "SELECT NOT pg_is_in_recovery() OR pg_is_wal_replay_paused()";
-        // Between two states it may not answer; that it runs is what counts.
-        while self.ask(is_there).await.ok().as_deref() != Some("t") {
+        let mut unanswered = 0;
+        loop {
+            // Between two states it may not answer.
+            match self.ask(is_there).await {
+                Ok(is_there) if is_there == "t" => return Ok(()),
+                Ok(_) => unanswered = 0,
+                Err(_) if unanswered < UNANSWERED => unanswered += 1,
+                Err(error) => return Err(error.context("the copy runs and does not answer")),
+            }
             let is_running = output(self.pg_ctl().arg("status")).await?;
             ensure!(is_running.status.success(), "{}", sandbox::last_words(&log));
             tokio::time::sleep(LOOK).await;
         }
-        Ok(())
     }
 
     async fn measure_age(&self, began_unix_ms: i64, measured: &mut Measured) -> Result<()> {
@@ -206,8 +215,9 @@ impl Trial<'_> {
         }
         let began = Instant::now();
         let mut command = Command::new(&program);
-        command.args(["--all", "--install-missing", "--heapallindexed", "-w", "-h"]);
-        let said = output(command.arg(&self.copy)).await?;
+        command.args(["--all", "--install-missing", "--heapallindexed", "-w"]);
+        command.args(["-p", "5432", "-h"]).arg(&self.copy);
+        let said = output(&mut command).await?;
         match said.status.success() {
             true => findings.checked.push(format!(
                 "pg_amcheck: every table and B-tree index of every database, in {} ms",
@@ -221,7 +231,10 @@ impl Trial<'_> {
     async fn ask(&self, sql: &str) -> Result<String> {
         let mut command = Command::new(self.bin_dir.join("psql"));
         command.args(["-X", "-A", "-t", "-w", "-c", sql]);
-        command.arg(format!("host={} dbname=postgres", self.copy.display()));
+        command.arg(format!(
+            "host={} port=5432 dbname=postgres",
+            self.copy.display()
+        ));
         let said = output(&mut command).await?;
         if !said.status.success() {
             bail!("{}", lines("psql", &said).join("; "));
