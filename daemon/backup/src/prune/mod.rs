@@ -45,7 +45,8 @@ pub async fn stock(repository: &Repository, database: u64) -> Result<Stock, Erro
     for id in repository.folders(&names::backups(database)).await? {
         match manifest::read(repository, database, &id).await? {
             Some(manifest) => stock.backups.push(manifest),
-            None => stock.parts.push(parts(repository, database, id).await?),
+            // Of a backup that was pruned a directory keeps the empty folder.
+            None => stock.parts.extend(parts(repository, database, id).await?),
         }
     }
     stock.archive = Archive::read(repository, database).await?;
@@ -55,20 +56,19 @@ pub async fn stock(repository: &Repository, database: u64) -> Result<Stock, Erro
     Ok(stock)
 }
 
-async fn parts(repository: &Repository, database: u64, id: String) -> Result<Parts, Error> {
+async fn parts(repository: &Repository, database: u64, id: String) -> Result<Option<Parts>, Error> {
     let objects = repository
         .list(&names::of_backup(database, &id, ""))
         .await?;
-    let mut newest_unix_ms = i64::MIN;
+    let mut newest = None;
     for object in &objects {
-        let stored = repository.stored_unix_ms(object).await?;
-        newest_unix_ms = newest_unix_ms.max(stored.unwrap_or(i64::MAX));
+        newest = newest.max(repository.stored_unix_ms(object).await?);
     }
-    Ok(Parts {
+    Ok(newest.map(|newest_unix_ms| Parts {
         id,
         objects,
         newest_unix_ms,
-    })
+    }))
 }
 
 /// Deletes what the plan says; tells how many objects that were.

@@ -97,6 +97,10 @@ async fn what_goes_is_recorded_and_deleted_and_the_rest_is_whole() {
         .expect("there");
     let kept: Record = serde_json::from_slice(&text).expect("a record");
     assert_eq!((kept.backups[0].id.as_str(), kept.wal.len()), ("b2", 5));
+    // The empty folders that are left in a directory are nothing to prune.
+    let stock = super::stock(&repository, DATABASE).await.expect("read");
+    let again = retention::plan(&stock, POLICY, now()).expect("a plan");
+    assert!(again.is_empty(), "{again:?}");
 }
 
 #[tokio::test]

@@ -283,7 +283,7 @@ fn reasons<'a>(
 
 /// Parts of backups that nobody is taking any more.
 fn given_up(stock: &Stock, now: i64) -> Vec<String> {
-    let is_old = |parts: &&Parts| now - parts.newest_unix_ms > GIVEN_UP_AFTER_MS;
+    let is_old = |parts: &&Parts| now.saturating_sub(parts.newest_unix_ms) > GIVEN_UP_AFTER_MS;
     let old = stock.parts.iter().filter(is_old);
     old.map(|parts| parts.id.clone()).collect()
 }
