@@ -155,7 +155,8 @@ impl Trial<'_> {
     }
 
     async fn measure_age(&self, began_unix_ms: i64, measured: &mut Measured) -> Result<()> {
-        let newest = "SELECT (extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint";
+        let newest =
+            "SELECT floor(extract(epoch FROM pg_last_xact_replay_timestamp()) * 1000)::bigint";
         // Empty when no commit was replayed after the backup.
         measured.newest_commit_unix_ms = self.ask(newest).await?.parse().ok();
         if *self.target == Target::Latest {
