@@ -88,16 +88,17 @@ fn ask(bin_dir: &Path, plan: &Plan, sql: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
+fn last_words(log: &Path) -> String {
+    format!("{} (all of it: {})", why_it_ended(log), log.display())
+}
+
 /// What PostgreSQL said when it ended.
-pub fn last_words(log: &Path) -> String {
+pub fn why_it_ended(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| line.contains("FATAL") || line.contains("PANIC") || line.contains("HINT"))
         .collect();
     let last = lines[lines.len().saturating_sub(3)..].join("; ");
-    format!(
-        "the copy ended before the target: {last} (all of it: {})",
-        log.display()
-    )
+    format!("the copy ended before the target: {last}")
 }

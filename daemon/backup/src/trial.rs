@@ -137,7 +137,7 @@ impl Trial<'_> {
         let mut command = self.pg_ctl();
         command.args(["-w", "-t", "86400", "-l"]).arg(&log);
         let started = output(command.arg("start")).await?;
-        ensure!(started.status.success(), "{}", sandbox::last_words(&log));
+        ensure!(started.status.success(), "{}", sandbox::why_it_ended(&log));
         let is_there = "SELECT NOT pg_is_in_recovery() OR pg_is_wal_replay_paused()";
         let mut unanswered = 0;
         loop {
@@ -149,7 +149,11 @@ impl Trial<'_> {
                 Err(error) => return Err(error.context("the copy runs and does not answer")),
             }
             let is_running = output(self.pg_ctl().arg("status")).await?;
-            ensure!(is_running.status.success(), "{}", sandbox::last_words(&log));
+            ensure!(
+                is_running.status.success(),
+                "{}",
+                sandbox::why_it_ended(&log)
+            );
             tokio::time::sleep(LOOK).await;
         }
     }
