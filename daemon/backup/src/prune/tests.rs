@@ -1,3 +1,5 @@
+//! Pruning a real repository, alone and beside a restore.
+
 use std::path::Path;
 
 use cluster_core::model::{Epoch, Lsn};

@@ -1,3 +1,5 @@
+//! The plan on stocks made by hand, and on the random lives of a cluster.
+
 use cluster_core::model::Epoch;
 use cluster_core::model::timeline::HistoryLine;
 

@@ -1,3 +1,5 @@
+//! A repository that is whole, and every kind of damage to it.
+
 use std::path::{Path, PathBuf};
 
 use cluster_core::model::{Epoch, Lsn, TimelineId};
