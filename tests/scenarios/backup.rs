@@ -1,5 +1,8 @@
 //! Backups, archived WAL, and points in time, with failovers in between.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use anyhow::{Context, Result, ensure};
 use cluster_tests::cluster::write_private;
 use cluster_tests::points::{self, Campaign};
@@ -58,6 +61,33 @@ impl Room {
         self.cluster.members[old].start()?;
         self.cluster.wait_healthy(PATIENCE)?;
         Ok(())
+    }
+
+    /// Where copies are made; PostgreSQL's user may.
+    fn home(&self) -> Result<PathBuf> {
+        let home = self.cluster.folder.join("restored");
+        if !home.exists() {
+            std::fs::create_dir(&home)?;
+            give_to_postgres(&home)?;
+        }
+        Ok(home)
+    }
+
+    /// A verb of the program on the repository.
+    fn tool(&self, verb: &str, arguments: &[&str]) -> Command {
+        let clients = &self.cluster.clients;
+        let mut command = clients.command_as_postgres(&self.cluster.backup_program());
+        command.arg(verb).arg("--repository");
+        command.arg(self.cluster.repository()).args(arguments);
+        command
+    }
+
+    /// A verification of the newest backup.
+    fn verify(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.tool("verify", arguments);
+        command.arg("--scratch").arg(self.home()?);
+        command.arg("--bin-dir").arg(&self.cluster.members[0].bin);
+        Ok(command)
     }
 
     /// A restored copy of its own: the numbers it holds.
@@ -249,4 +279,95 @@ fn copies_restored_to_random_points_across_failovers_hold_exactly_what_was_commi
     ensure!(outcome.restored == campaign.points, "{outcome:?}");
     ensure!(outcome.timelines == 3, "{outcome:?}");
     Ok(())
+}
+
+/// What a verification says of a repository that is good, of one that is not, and of one that was pruned.
+#[test]
+fn a_backup_is_proven_and_pruning_leaves_what_a_restore_needs() -> Result<()> {
+    let mut room = Room::new("proven")?;
+    let copies = |room: &Room| -> Result<usize> { Ok(std::fs::read_dir(room.home()?)?.count()) };
+    room.fill(1, 100)?;
+    room.cluster.ctl(&["backup", "create"])?;
+    room.fill(101, 200)?;
+    room.run("SELECT pg_switch_wal()")?;
+    room.cluster.ctl(&["backup", "create"])?;
+    room.kill_primary()?;
+    let (lsn, moment) = room.fill(201, 300)?;
+    room.cluster.wait_archived()?;
+    room.fill(301, 400)?;
+    room.cluster.wait_archived()?;
+    for (target, wanted) in [
+        (&["--latest", "--keep-result"][..], "RPO"),
+        (&["--lsn", &lsn], "RTO"),
+        (&["--to", &moment], "RTO"),
+    ] {
+        let said = Host::run(room.verify(target)?)?;
+        println!("{said}");
+        for words in [
+            "SUCCESSFUL",
+            "pg_verifybackup: each",
+            "pg_amcheck: every",
+            wanted,
+        ] {
+            ensure!(said.contains(words), "{words}: {said}");
+        }
+    }
+    let kept = Host::run(room.tool("verifications", &[]))?;
+    ensure!(kept.contains("SUCCESSFUL"), "{kept}");
+    let late = Host::run(room.verify(&["--timeout", "1ms"])?);
+    let late = format!("{:#}", late.expect_err("no time"));
+    ensure!(late.contains("TIMED_OUT"), "{late}");
+    // Told to end while it runs: it says so, and leaves nothing.
+    let mut running = room.verify(&[])?;
+    let running = running.stdout(std::process::Stdio::piped()).spawn()?;
+    wait_until(
+        "a copy in the scratch directory",
+        PATIENCE,
+        || match copies(&room).map_err(|error| error.to_string())? {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        },
+    )?;
+    let mut kill = Command::new("kill");
+    kill.args(["-TERM", &running.id().to_string()]);
+    Host::run(kill)?;
+    let ended = running.wait_with_output()?;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
+    ensure!(
+        said.contains("told to end") && !ended.status.success(),
+        "{said}"
+    );
+    ensure!(copies(&room)? == 0, "a copy was left");
+
+    let policy = ["--keep-window", "0s", "--keep-at-least", "1"];
+    let planned = Host::run(room.tool("prune", &policy))?;
+    ensure!(planned.contains("nothing was touched"), "{planned}");
+    let pruned = Host::run(room.tool("prune", &[&policy[..], &["--yes"]].concat()))?;
+    println!("{pruned}");
+    ensure!(
+        pruned.contains("  goes   ") && pruned.contains("Deleted"),
+        "{pruned}"
+    );
+    let left = Host::run(room.tool("list", &[]))?;
+    ensure!(left.lines().count() == 1, "{left}");
+    let said = Host::run(room.verify(&[])?)?;
+    ensure!(said.contains("SUCCESSFUL"), "{said}");
+    let found = room.restore(&["--lsn", &lsn])?;
+    ensure!(found == ["1 300 300"], "{found:?}");
+
+    let archived = room.cluster.archived();
+    let mut segments = archived.iter().rev().filter(|name| name.len() == 24);
+    let middle = segments.nth(1).context("the last but one")?;
+    let mut find = Command::new("find");
+    find.arg(room.cluster.repository());
+    find.args(["-type", "d", "-name", middle]);
+    let folder = Host::run(find)?;
+    std::fs::remove_dir_all(folder.trim())?;
+    let failed = Host::run(room.verify(&["--keep-result"])?);
+    let failed = format!("{:#}", failed.expect_err("there is a hole"));
+    println!("{failed}");
+    for words in ["FAILED", "a hole in the archive", middle, "not tried"] {
+        ensure!(failed.contains(words), "{words}: {failed}");
+    }
+    room.cluster.finish()
 }

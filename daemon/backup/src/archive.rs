@@ -205,7 +205,10 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        // The object store's errors tell their causes themselves.
+        if !text.contains(&inner.to_string()) {
+            text = format!("{text}: {inner}");
+        }
         cause = inner.source();
     }
     text

@@ -119,6 +119,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A pin, a lease, a report: nothing that this version wrote.
+    #[error("`{name}` cannot be read: {why}")]
+    BadDocument {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
     /// A restore that cannot begin; nothing was touched.
     #[error("{0}")]
     Refused(String),

@@ -5,21 +5,26 @@
 //! lists, and every object carries the hash of its content.
 
 pub mod archive;
+pub mod audit;
 pub mod command;
 mod credentials;
 mod error;
+pub mod holds;
 pub mod keys;
 pub mod lineage;
 mod locate;
 pub mod manifest;
 pub mod names;
+pub mod prune;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 mod seal;
 mod secret_file;
 mod stores;
 mod streams;
 mod upload;
+pub mod verify;
 pub mod wal;
 
 pub use error::Error;

@@ -2,7 +2,11 @@
 //! daemon: what is needed when every host is gone.
 
 mod key;
+mod prune_command;
 mod sandbox;
+mod trial;
+mod verify_command;
+mod who;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -14,7 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster_backup::names::WalName;
 use cluster_backup::restore::{self, Plan, Target, Wanted, moment};
-use cluster_backup::{Options, Repository, command, manifest, wal};
+use cluster_backup::{Options, Repository, command, holds, manifest, wal};
 use cluster_core::model::Lsn;
 use jiff::Timestamp;
 
@@ -70,6 +74,27 @@ enum Command {
     /// Keys of encrypted repositories.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Is a backup good? Exit code 0 only when it is.
+    Verify(verify_command::Flags),
+    /// Delete backups and WAL that nothing needs any more.
+    Prune(prune_command::Flags),
+    /// Keep a backup, however old it gets.
+    Pin(prune_command::PinFlags),
+    /// Let a pinned backup go when its time comes.
+    Unpin {
+        #[command(flatten)]
+        repository: Place,
+        /// The backup.
+        id: String,
+    },
+    /// The results of verifications that were kept.
+    Verifications {
+        #[command(flatten)]
+        repository: Place,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args)]
@@ -100,15 +125,9 @@ impl Place {
     }
 }
 
+/// Up to where.
 #[derive(Args)]
-struct RestoreFlags {
-    #[command(flatten)]
-    repository: Place,
-    #[command(flatten)]
-    unlock: Unlock,
-    /// An empty or new directory, absolute; it becomes the data directory.
-    #[arg(long)]
-    into: PathBuf,
+struct TargetFlags {
     /// Up to this moment, inclusive, with its time zone: "2026-11-21 10:00:00+00".
     #[arg(long, group = "target")]
     to: Option<String>,
@@ -124,12 +143,28 @@ struct RestoreFlags {
     /// Everything that was archived (the default).
     #[arg(long, group = "target")]
     latest: bool,
+}
+
+#[derive(Args)]
+struct RestoreFlags {
+    #[command(flatten)]
+    repository: Place,
+    #[command(flatten)]
+    unlock: Unlock,
+    /// An empty or new directory, absolute; it becomes the data directory.
+    #[arg(long)]
+    into: PathBuf,
+    #[command(flatten)]
+    target: TargetFlags,
     /// From this backup; without it the newest that was complete before the target.
     #[arg(long)]
     backup: Option<String>,
     /// Print what would be done; touch nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Take no lease: whoever starts this holds one.
+    #[arg(long, hide = true)]
+    no_lease: bool,
     /// Start it, wait for the target, and print how to reach it. Not as root.
     #[arg(long, requires = "bin_dir")]
     start: bool,
@@ -161,6 +196,15 @@ fn main() -> ExitCode {
         }
         Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
         Command::Key(command) => key::key(command).map(|()| ExitCode::SUCCESS),
+        Command::Prune(flags) => run(prune_command::prune(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Pin(flags) => run(prune_command::pin(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Unpin { repository, id } => {
+            run(prune_command::unpin(&repository, &id)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Verify(flags) => run(verify_command::verify(&flags)),
+        Command::Verifications { repository, json } => {
+            run(verify_command::list(&repository, json)).map(|()| ExitCode::SUCCESS)
+        }
     };
     ended.unwrap_or_else(|error| {
         eprintln!("clusterd-backup: {error:#}");
@@ -229,7 +273,7 @@ async fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn target(flags: &RestoreFlags) -> anyhow::Result<Target> {
+fn target(flags: &TargetFlags) -> anyhow::Result<Target> {
     if let Some(text) = &flags.to {
         let at: Timestamp = text.parse().with_context(|| {
             format!("`{text}` is no moment with a time zone (like 2026-11-21 10:00:00+00)")
@@ -249,7 +293,7 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
         flags.into.display()
     );
     let repository = flags.repository.open(&flags.unlock)?;
-    let target = target(flags)?;
+    let target = target(&flags.target)?;
     let waldump = flags.bin_dir.as_ref().map(|it| it.join("pg_waldump"));
     if let Target::Xid(_) | Target::Name(_) = target
         && waldump.is_none()
@@ -277,10 +321,22 @@ async fn restore(flags: &RestoreFlags) -> anyhow::Result<()> {
         sandbox::require(bin_dir, plan.backup.major)?;
     }
     let fetch = fetch_command(flags, plan.backup.database)?;
+    let lease = match flags.no_lease {
+        true => None,
+        false => who::lease_of_restore(&repository, &plan.backup).await?,
+    };
     restore::perform(&repository, &plan, &fetch).await?;
     println!("Restored into {}.", plan.into.display());
     match bin_dir {
-        Some(bin_dir) => sandbox::start(bin_dir, &plan),
+        Some(bin_dir) => {
+            sandbox::start(bin_dir, &plan)?;
+            // At the target it needs the repository no more. One that is started by hand does, until the
+            // lease expires.
+            if let Some(lease) = lease {
+                holds::give_back(&repository, plan.backup.database, &lease.id).await;
+            }
+            Ok(())
+        }
         None => {
             println!(
                 "Start it as the owner of the directory:\n  pg_ctl -D {} -w start",

@@ -124,17 +124,28 @@ pub async fn list(repository: &Repository) -> Result<Vec<Manifest>, Error> {
             continue;
         };
         for id in repository.folders(&names::backups(database)).await? {
-            let name = names::of_backup(database, &id, names::MANIFEST);
             // Without a manifest it is still being written, or was given up.
-            if let Some(text) = repository.get(&name).await? {
-                found.push(parse(&name, &text)?);
-            }
+            found.extend(read(repository, database, &id).await?);
         }
     }
     found.sort_by(|left: &Manifest, right| {
         (left.ended_unix_ms, &left.id).cmp(&(right.ended_unix_ms, &right.id))
     });
     Ok(found)
+}
+
+/// One backup; none when it is still being written, was given up or pruned.
+///
+/// # Errors
+/// The store; a manifest that cannot be read.
+pub async fn read(
+    repository: &Repository,
+    database: u64,
+    id: &str,
+) -> Result<Option<Manifest>, Error> {
+    let name = names::of_backup(database, id, names::MANIFEST);
+    let text = repository.get(&name).await?;
+    text.map(|text| parse(&name, &text)).transpose()
 }
 
 fn parse(name: &str, text: &[u8]) -> Result<Manifest, Error> {

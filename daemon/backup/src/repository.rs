@@ -259,6 +259,30 @@ impl Repository {
         Ok(names)
     }
 
+    /// Removes an object; one that is not there is a success.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        self.require_writable()?;
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(failed("delete", name)(source)),
+        }
+    }
+
+    /// When an object was stored; none when there is none. Unix time in milliseconds.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn stored_unix_ms(&self, name: &str) -> Result<Option<i64>, Error> {
+        match self.store.head(&self.path(name)).await {
+            Ok(found) => Ok(Some(found.last_modified.timestamp_millis())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("look at", name)(source)),
+        }
+    }
+
     /// A large object as a stream.
     ///
     /// # Errors

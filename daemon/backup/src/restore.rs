@@ -172,7 +172,7 @@ pub async fn plan(repository: &Repository, asked: Wanted<'_>) -> Result<Plan, Er
 }
 
 /// A target by transaction or name whose place was not looked for: PostgreSQL says when it is not found.
-fn is_before(backup: &Manifest, target: &Target, place: Option<Lsn>) -> bool {
+pub(crate) fn is_before(backup: &Manifest, target: &Target, place: Option<Lsn>) -> bool {
     match target {
         Target::Xid(_) | Target::Name(_) => place.is_none_or(|at| backup.end <= at),
         Target::Latest => true,
@@ -340,6 +340,8 @@ fn settings(plan: &Plan, fetch: &str) -> String {
     line("primary_slot_name", "");
     line("synchronous_standby_names", "");
     line("listen_addresses", "");
+    // Of the socket's name; whatever the cluster's was.
+    line("port", "5432");
     line("unix_socket_directories", &plan.into.display().to_string());
     text
 }

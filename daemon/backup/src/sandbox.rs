@@ -14,7 +14,7 @@ const LOOK: Duration = Duration::from_millis(200);
 pub fn require(bin_dir: &Path, major: u32) -> anyhow::Result<()> {
     anyhow::ensure!(
         !rustix::process::geteuid().is_root(),
-        "--start as root: PostgreSQL refuses that; run this as the user that is to own the copy"
+        "PostgreSQL does not start as root: run this as the user that is to own the copy"
     );
     let program = bin_dir.join("postgres");
     let said = Command::new(&program)
@@ -80,7 +80,7 @@ pub fn start(bin_dir: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn ask(bin_dir: &Path, plan: &Plan, sql: &str) -> anyhow::Result<String> {
-    let host = format!("host={} dbname=postgres", plan.into.display());
+    let host = format!("host={} port=5432 dbname=postgres", plan.into.display());
     let said = Command::new(bin_dir.join("psql"))
         .args(["-X", "-A", "-t", "-w", "-c", sql, &host])
         .output()
@@ -88,16 +88,17 @@ fn ask(bin_dir: &Path, plan: &Plan, sql: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
-/// What PostgreSQL said when it ended.
 fn last_words(log: &Path) -> String {
+    format!("{} (all of it: {})", why_it_ended(log), log.display())
+}
+
+/// What PostgreSQL said when it ended.
+pub fn why_it_ended(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| line.contains("FATAL") || line.contains("PANIC") || line.contains("HINT"))
         .collect();
     let last = lines[lines.len().saturating_sub(3)..].join("; ");
-    format!(
-        "the copy ended before the target: {last} (all of it: {})",
-        log.display()
-    )
+    format!("the copy ended before the target: {last}")
 }
