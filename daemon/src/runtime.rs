@@ -94,6 +94,7 @@ pub async fn run(
                 postgres: postgres.clone(),
                 durable: durable.clone(),
                 board: board.subscribe(),
+                clock: now,
             };
             Some(backup::start(place, shutdown.clone())?)
         }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use cluster_core::model::{Lsn, TimelineId};
 
-/// So many samples are kept: more than an hour at one a second; then every other one is forgotten, which
-/// only makes the answer older.
+/// So many samples are kept: more than an hour at one a second; then every other one is forgotten, and
+/// fewer are taken. That makes the answer older, never too new.
 const MOST: usize = 4096;
 
 /// What one reign has flushed when, and how much of it is archived.
@@ -14,6 +14,8 @@ const MOST: usize = 4096;
 pub struct Coverage {
     timeline: Option<TimelineId>,
     samples: VecDeque<(u64, Lsn)>,
+    /// At least so long between two samples. Unit: milliseconds.
+    step_ms: u64,
     end: Lsn,
     recoverable: Option<u64>,
 }
@@ -28,15 +30,18 @@ impl Coverage {
                 ..Coverage::default()
             };
         }
-        if self.samples.len() >= MOST {
-            let mut place = 0;
-            self.samples.retain(|_| {
-                place += 1;
-                place % 2 == 0
-            });
+        if flushed <= self.end {
+            self.recoverable = Some(at_ms);
+            return;
+        }
+        let newest = self.samples.back();
+        if newest.is_some_and(|(newest, _)| at_ms.saturating_sub(*newest) < self.step_ms) {
+            return;
         }
         self.samples.push_back((at_ms, flushed));
-        self.settle();
+        if self.samples.len() > MOST {
+            self.thin();
+        }
     }
 
     /// Every segment of the timeline up to `end` is in the repository.
@@ -52,12 +57,26 @@ impl Coverage {
         self.recoverable
     }
 
+    fn thin(&mut self) {
+        let mut place = 0;
+        self.samples.retain(|_| {
+            place += 1;
+            place % 2 == 1
+        });
+        if let (Some((first, _)), Some((last, _))) = (self.samples.front(), self.samples.back()) {
+            self.step_ms = last.saturating_sub(*first) / (MOST as u64 / 2);
+        }
+    }
+
     fn settle(&mut self) {
         while let Some((at_ms, flushed)) = self.samples.front()
             && *flushed <= self.end
         {
             self.recoverable = Some(*at_ms);
             self.samples.pop_front();
+        }
+        if self.samples.is_empty() {
+            self.step_ms = 0;
         }
     }
 }

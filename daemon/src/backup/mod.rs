@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use cluster_core::model::MemberName;
+use cluster_core::model::lease::Moment;
 use cluster_core::model::member::ArchiveReport;
 use tokio::sync::watch;
 
@@ -49,6 +50,8 @@ pub struct Place {
     pub durable: DurableRecord,
     /// The newest board.
     pub board: watch::Receiver<Arc<Board>>,
+    /// This host's clock.
+    pub clock: fn() -> Moment,
 }
 
 /// What runs.
@@ -74,6 +77,7 @@ pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<St
     let teller = Arc::new(Teller {
         directory: place.postgres.wal_directory(),
         board: place.board.clone(),
+        clock: place.clock,
         told,
         known: Mutex::default(),
     });

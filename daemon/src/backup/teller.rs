@@ -12,7 +12,6 @@ use cluster_core::model::member::{ArchiveFailure, ArchiveReport};
 use tokio::sync::watch;
 
 use crate::board::Board;
-use crate::lease::now;
 
 use super::coverage::Coverage;
 use super::taker::now_unix_ms;
@@ -26,6 +25,8 @@ pub struct Teller {
     pub directory: PathBuf,
     /// The newest board.
     pub board: watch::Receiver<Arc<Board>>,
+    /// This host's clock, as the board's moments are told by it.
+    pub clock: fn() -> Moment,
     /// Where it is told; none on a member that is not the primary.
     pub told: watch::Sender<Option<ArchiveReport>>,
     /// What is known.
@@ -40,15 +41,15 @@ pub struct Known {
     failure: Option<ArchiveFailure>,
 }
 
-fn wall_ms(at: Moment) -> u64 {
-    let ago = u64::try_from(now().since(at).as_millis()).unwrap_or(u64::MAX);
-    let wall = u64::try_from(now_unix_ms()).unwrap_or(0);
-    wall.saturating_sub(ago)
-}
-
 impl Teller {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wall_ms(&self, at: Moment) -> u64 {
+        let ago = (self.clock)().since(at).as_millis();
+        let wall = u64::try_from(now_unix_ms()).unwrap_or(0);
+        wall.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX))
     }
 
     /// PostgreSQL was told that a file is archived: it asks for one after the other, the oldest first.
@@ -94,7 +95,7 @@ impl Teller {
             let answered = board.postgres_answered_at;
             // A position is at least as new as the answer before it.
             if let Some(at) = before.filter(|_| before != answered) {
-                let at_ms = wall_ms(at);
+                let at_ms = self.wall_ms(at);
                 let mut known = self.known();
                 known
                     .coverage

@@ -164,10 +164,15 @@ fn describe(place: &Path) -> Result<BaseBackup, Error> {
     let text = durable_file::read(&place.join(MANIFEST))?.ok_or_else(|| bad("is missing"))?;
     let document: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| bad(&error.to_string()))?;
-    let ranges = document["WAL-Ranges"].as_array();
-    let (first, last) = ranges
-        .and_then(|ranges| Some((ranges.first()?, ranges.last()?)))
-        .ok_or_else(|| bad("names no WAL"))?;
+    // The surprise: PostgreSQL lists the newest timeline first.
+    let mut ranges = document["WAL-Ranges"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    ranges.sort_by_key(|range| range["Timeline"].as_u64());
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
+        return Err(bad("names no WAL"));
+    };
     let position = |range: &serde_json::Value, key: &str| {
         let text = range[key].as_str();
         text.and_then(|text| text.parse::<Lsn>().ok())
@@ -221,6 +226,14 @@ mod tests {
         let found = describe(place.path()).expect("described");
         assert_eq!(found.timeline, TimelineId(3));
         assert_eq!((found.start, found.end), (Lsn(0x200_0028), Lsn(0x200_0100)));
+        // A standby that was led to another timeline while it was copied.
+        let text = r#"{ "WAL-Ranges": [
+            { "Timeline": 4, "Start-LSN": "0/2000090", "End-LSN": "0/2000200" },
+            { "Timeline": 3, "Start-LSN": "0/2000028", "End-LSN": "0/2000090" }] }"#;
+        std::fs::write(place.path().join(MANIFEST), text).expect("written");
+        let found = describe(place.path()).expect("described");
+        assert_eq!(found.timeline, TimelineId(4));
+        assert_eq!((found.start, found.end), (Lsn(0x200_0028), Lsn(0x200_0200)));
         std::fs::write(place.path().join(MANIFEST), "{}").expect("written");
         assert!(describe(place.path()).is_err());
     }
