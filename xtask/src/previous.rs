@@ -16,6 +16,7 @@ use crate::run::{cargo, repository, run, target_folder};
 const SOURCES: &[&str] = &[
     "Cargo.lock",
     "ctl/src",
+    "daemon/backup/src",
     "daemon/core/src",
     "daemon/guard/src",
     "daemon/src",
