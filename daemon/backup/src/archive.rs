@@ -6,7 +6,8 @@ use std::io::Read;
 use cluster_core::model::TimelineId;
 use cluster_core::model::timeline::parse_history;
 
-use crate::lineage::{Histories, SegmentSize};
+use crate::lineage::{self, Histories, SegmentSize};
+use crate::manifest::Manifest;
 use crate::names::{self, WalName};
 use crate::{Error, Repository, streams};
 
@@ -111,6 +112,19 @@ impl Archive {
                 objects: objects.to_vec(),
             })),
         }
+    }
+
+    /// The newest timeline that somebody used: the main line of everything that is here.
+    pub fn main_line(&self, backups: &[Manifest]) -> TimelineId {
+        let archived = self.objects.keys().filter(|name| name.is_segment());
+        let real = self.histories.iter();
+        let real = real.filter(|(_, lines)| lineage::is_real(lines));
+        archived
+            .filter_map(timeline_of)
+            .chain(real.map(|(timeline, _)| *timeline))
+            .chain(backups.iter().map(|backup| backup.timeline))
+            .max()
+            .unwrap_or(TimelineId::FIRST)
     }
 
     /// Timelines that have segments but no history that can be read: what they come from is not known.

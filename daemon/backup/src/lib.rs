@@ -15,6 +15,7 @@ pub mod lineage;
 mod locate;
 pub mod manifest;
 pub mod names;
+mod plan;
 pub mod prune;
 pub mod repository;
 pub mod restore;

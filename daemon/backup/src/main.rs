@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use cluster_backup::archive::chain;
 use cluster_backup::names::WalName;
 use cluster_backup::restore::{self, Plan, Target, Wanted, moment};
 use cluster_backup::{Options, Repository, command, holds, manifest, wal};
@@ -249,7 +250,8 @@ async fn fetch(
 }
 
 async fn list(place: &Place, json: bool) -> anyhow::Result<()> {
-    let backups = manifest::list(&place.open(&Unlock { identity: None })?).await?;
+    let listed = manifest::read_all(&place.open(&Unlock { identity: None })?).await?;
+    let backups = listed.backups;
     if json {
         println!("{}", serde_json::to_string_pretty(&backups)?);
         return Ok(());
@@ -270,7 +272,13 @@ async fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     if backups.is_empty() {
         println!("no backup in {}", place.repository);
     }
-    Ok(())
+    match listed.damaged.as_slice() {
+        [] => Ok(()),
+        damaged => {
+            let damaged: Vec<String> = damaged.iter().map(|it| chain(it)).collect();
+            anyhow::bail!("{}", damaged.join("; "))
+        }
+    }
 }
 
 fn target(flags: &TargetFlags) -> anyhow::Result<Target> {
@@ -369,6 +377,9 @@ fn fetch_command(flags: &RestoreFlags, database: u64) -> anyhow::Result<String> 
 }
 
 fn tell(plan: &Plan) {
+    for why in &plan.passed_over {
+        println!("Passed over: {why}.");
+    }
     let backup = &plan.backup;
     println!(
         "From backup {} of {} (complete {}, consistent at {} on timeline {}, {} bytes), then WAL until {}, along timeline {}.",

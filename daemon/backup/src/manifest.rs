@@ -113,25 +113,50 @@ pub async fn store(
     }
 }
 
-/// Every complete backup of every database in the repository, oldest first.
+/// What manifests there are.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Every complete backup of every database, oldest first.
+    pub backups: Vec<Manifest>,
+    /// Why others cannot be read. They must not keep anybody from using those.
+    pub damaged: Vec<Error>,
+}
+
+/// Reads every manifest of the repository.
 ///
 /// # Errors
-/// The store; a manifest that cannot be read.
-pub async fn list(repository: &Repository) -> Result<Vec<Manifest>, Error> {
-    let mut found = Vec::new();
+/// The store.
+pub async fn read_all(repository: &Repository) -> Result<Listed, Error> {
+    let mut listed = Listed::default();
     for database in repository.folders("").await? {
         let Ok(database) = database.parse() else {
             continue;
         };
         for id in repository.folders(&names::backups(database)).await? {
-            // Without a manifest it is still being written, or was given up.
-            found.extend(read(repository, database, &id).await?);
+            match read(repository, database, &id).await {
+                // Without a manifest it is still being written, or was given up.
+                Ok(found) => listed.backups.extend(found),
+                Err(error @ Error::BadManifest { .. }) => listed.damaged.push(error),
+                Err(error) => return Err(error),
+            }
         }
     }
-    found.sort_by(|left: &Manifest, right| {
+    listed.backups.sort_by(|left: &Manifest, right| {
         (left.ended_unix_ms, &left.id).cmp(&(right.ended_unix_ms, &right.id))
     });
-    Ok(found)
+    Ok(listed)
+}
+
+/// Every complete backup of every database in the repository, oldest first.
+///
+/// # Errors
+/// The store; a manifest that cannot be read.
+pub async fn list(repository: &Repository) -> Result<Vec<Manifest>, Error> {
+    let listed = read_all(repository).await?;
+    match listed.damaged.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(listed.backups),
+    }
 }
 
 /// One backup; none when it is still being written, was given up or pruned.

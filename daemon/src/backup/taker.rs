@@ -113,9 +113,12 @@ impl BackupControl for Backups {
         let shelf = Arc::clone(&self.shelf);
         let list = async move {
             let repository = shelf.repository().await?;
-            let found = manifest::list(&repository).await;
-            let found = found.map_err(|error| telemetry::chain(&error))?;
-            Ok((repository.place().to_owned(), found))
+            let listed = manifest::read_all(&repository).await;
+            let listed = listed.map_err(|error| telemetry::chain(&error))?;
+            for error in &listed.damaged {
+                tracing::warn!(error = telemetry::chain(error), "a backup cannot be used");
+            }
+            Ok((repository.place().to_owned(), listed.backups))
         };
         let listed = self.beside.spawn(list).await;
         listed.map_err(|error| error.to_string())?

@@ -169,7 +169,7 @@ impl Lines {
         let mut all: BTreeSet<TimelineId> = archived.filter_map(archive::timeline_of).collect();
         all.extend(real);
         all.extend(stock.backups.iter().map(|backup| backup.timeline));
-        let main = all.last().copied().unwrap_or(TimelineId::FIRST);
+        let main = stock.archive.main_line(&stock.backups);
         // Numbers only rise: when a backup of a higher one was taken, the lower one had ended.
         let had_ended = |timeline: TimelineId| {
             let mut backups = stock.backups.iter();

@@ -12,7 +12,8 @@ pub use report::{Findings, Level, Measured, Outcome, Report, Verdict};
 
 use crate::archive::chain;
 use crate::manifest::{self, Manifest};
-use crate::restore::{Target, is_before};
+use crate::plan::is_before;
+use crate::restore::Target;
 use crate::{Error, Repository, names};
 
 /// Chooses the backup that a restore would take, or the one that is named; a manifest that cannot be read
