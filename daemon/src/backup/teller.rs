@@ -82,26 +82,30 @@ impl Teller {
 
     /// Runs until it is dropped.
     pub async fn run(&self) {
-        let mut before = None;
+        // Moments of the last two answers, the newer first.
+        let mut answers = [None, None];
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let board = Arc::clone(&self.board.borrow());
             let PostgresStatus::Primary(primary) = &board.own.postgres else {
-                before = None;
+                answers = [None, None];
                 *self.known() = Known::default();
                 self.told.send_if_modified(|told| told.take().is_some());
                 continue;
             };
             let answered = board.postgres_answered_at;
-            // A position is at least as new as the answer before it.
-            if let Some(at) = before.filter(|_| before != answered) {
-                let at_ms = self.wall_ms(at);
-                let mut known = self.known();
-                known
-                    .coverage
-                    .note(primary.timeline, at_ms, primary.flushed);
+            if answered != answers[0] {
+                // The board may show a newer answer's moment with the position of the one before it: a
+                // position is surely as new as the answer before that one.
+                if let Some(at) = answers[1] {
+                    let at_ms = self.wall_ms(at);
+                    let mut known = self.known();
+                    known
+                        .coverage
+                        .note(primary.timeline, at_ms, primary.flushed);
+                }
+                answers = [answered, answers[0]];
             }
-            before = answered;
             let report = self.report();
             self.told.send_if_modified(|told| {
                 let is_new = told.as_ref() != Some(&report);
