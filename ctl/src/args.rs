@@ -112,7 +112,7 @@ pub enum Command {
     /// Promotes a member although the cluster would not by itself; may lose transactions
     Failover(Failover),
     /// Restarts PostgreSQL on members, one after the other
-    Restart(OnMembers),
+    Restart(Restart),
     /// Writes PostgreSQL's configuration again and reloads it on members
     Reload(OnMembers),
     /// Clones a standby anew from the primary
@@ -240,6 +240,31 @@ pub struct OnMembers {
     pub waiting: Waiting,
 }
 
+/// `restart`.
+#[derive(Clone, Debug, Args)]
+pub struct Restart {
+    /// On which members
+    #[arg(
+        required_unless_present = "pending",
+        conflicts_with = "pending",
+        value_name = "MEMBER"
+    )]
+    pub members: Vec<String>,
+    /// On every member that waits for a restart: the standbys first, one at a time, while others confirm
+    /// commits; then a switchover away from the primary, whose old member restarts by that
+    #[arg(long)]
+    pub pending: bool,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait for the end: 10min, 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10min")]
+    pub timeout: Duration,
+    /// Returns as soon as it is recorded
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
 /// `reinit`.
 #[derive(Clone, Debug, Args)]
 pub struct Reinit {
@@ -284,8 +309,37 @@ pub enum SettingsCommand {
     /// Changes settings: all that are named, or none
     #[command(after_help = SETTINGS_KEYS)]
     Set(SetSettings),
-    /// Who changed what, when and why
+    /// Changes the whole document in an editor (VISUAL or EDITOR)
+    #[command(after_help = SETTINGS_KEYS)]
+    Edit(Change),
+    /// Who changed what, when and why: the newest 20 revisions
     History,
+    /// How two revisions differ, or one and what is in force
+    Diff(Diff),
+    /// Goes back to an earlier revision, which becomes the newest
+    Rollback(Rollback),
+}
+
+/// `settings diff`.
+#[derive(Clone, Debug, Args)]
+pub struct Diff {
+    /// A revision, see `settings history`
+    #[arg(value_name = "REVISION")]
+    pub from: u64,
+    /// Another one; without it, what is in force
+    #[arg(value_name = "REVISION")]
+    pub to: Option<u64>,
+}
+
+/// `settings rollback`.
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// Which, see `settings history`
+    #[arg(value_name = "REVISION")]
+    pub revision: u64,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
 }
 
 const SETTINGS_KEYS: &str = "\
@@ -296,9 +350,21 @@ Keys:
   k_min          in strict: never fewer than so many
   preset         times of lease and Raft: fast, lan, wan
   zones.MEMBER   the failure domain of a member; empty takes it away
+  parameters.NAME
+                 a PostgreSQL parameter of every member; empty takes it away. Every member's PostgreSQL is
+                 asked before anything changes. A member's config file wins over it
+  primary.parameters.NAME, standby.parameters.NAME
+                 the same of whoever is the primary, and of the standbys; they win over the ones above
+  maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions
+                 as in the table [settings] of the config file
 With --member, over what the member's config file says (empty: as the file says):
-  nosync         true: no commit waits for it
-  sync_priority  higher confirms first; 0 is the same as nosync";
+  parameters.NAME    a PostgreSQL parameter of this member; it wins over all others
+  nofailover         true: never promoted
+  failover_priority  among standbys that are equally far the higher is preferred; 0 means never
+  noloadbalance      true: 503 on the replica paths
+  clonefrom          true: preferred source of a clone
+  nosync             true: no commit waits for it
+  sync_priority      higher confirms first; 0 is the same as nosync";
 
 /// `settings set`.
 #[derive(Clone, Debug, Args)]
@@ -309,6 +375,9 @@ pub struct SetSettings {
     /// For this member only
     #[arg(long, value_name = "NAME")]
     pub member: Option<String>,
+    /// Refused when somebody has changed the settings since this revision
+    #[arg(long, value_name = "REVISION")]
+    pub expected_revision: Option<u64>,
     /// How it is asked for.
     #[command(flatten)]
     pub change: Change,

@@ -91,7 +91,20 @@ pub struct SettingsView {
     pub probe_limit_ms: u64,
     pub keep_standby_sessions: bool,
     pub parameters: BTreeMap<String, String>,
+    pub primary_parameters: BTreeMap<String, String>,
+    pub standby_parameters: BTreeMap<String, String>,
     pub members: Vec<SyncPriorityView>,
+    pub revision: u64,
+    #[serde(skip)]
+    pub rows: Vec<SettingsRowView>,
+}
+
+/// A key that has a value, both as `settings set` takes them.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SettingsRowView {
+    pub key: String,
+    pub value: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -101,6 +114,7 @@ pub struct SyncPriorityView {
     pub priority: u32,
     pub nosync_set: Option<bool>,
     pub sync_priority_set: Option<u32>,
+    pub parameters: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -124,6 +138,25 @@ pub struct PauseView {
     pub at: String,
 }
 
+/// What takes effect with the next start of a member's PostgreSQL.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct PendingView {
+    pub name: String,
+    pub from: String,
+    pub to: String,
+}
+
+impl From<&v1::PendingRestart> for PendingView {
+    fn from(pending: &v1::PendingRestart) -> Self {
+        Self {
+            name: pending.name.clone(),
+            from: pending.from.clone(),
+            to: pending.to.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct MemberView {
@@ -143,6 +176,8 @@ pub struct MemberView {
     pub replay_delay_ms: Option<u64>,
     pub tags: BTreeMap<String, String>,
     pub pending_restart: bool,
+    pub pending_restart_reason: Vec<PendingView>,
+    pub parameters_refused: Option<String>,
     pub busy: Option<BusyView>,
     pub probes: Vec<ProbeView>,
     pub report_age_ms: Option<u64>,
@@ -264,6 +299,7 @@ pub fn step_word(step: v1::RequestStep) -> &'static str {
         v1::RequestStep::Prepare => "prepare",
         v1::RequestStep::Drain => "drain",
         v1::RequestStep::Moving => "moving",
+        v1::RequestStep::Rolling => "rolling",
         v1::RequestStep::Done => "done",
         v1::RequestStep::Failed => "failed",
     }
@@ -365,12 +401,13 @@ impl From<&v1::Blocked> for BlockedView {
 impl From<&v1::SettingsReply> for SettingsView {
     fn from(reply: &v1::SettingsReply) -> Self {
         let settings = reply.settings.clone().unwrap_or_default();
-        let own = |name: &str| settings.members.get(name).copied().unwrap_or_default();
+        let own = |name: &str| settings.members.get(name).cloned().unwrap_or_default();
         let members = reply.priorities.iter().map(|one| SyncPriorityView {
             member: one.member.clone(),
             priority: one.priority,
             nosync_set: own(&one.member).nosync,
             sync_priority_set: own(&one.member).sync_priority,
+            parameters: own(&one.member).parameters.into_iter().collect(),
         });
         Self {
             members: members.collect(),
@@ -384,6 +421,17 @@ impl From<&v1::SettingsReply> for SettingsView {
             probe_limit_ms: settings.probe_limit_ms,
             keep_standby_sessions: settings.keep_standby_sessions,
             parameters: settings.parameters.clone().into_iter().collect(),
+            primary_parameters: settings.primary_parameters.clone().into_iter().collect(),
+            standby_parameters: settings.standby_parameters.clone().into_iter().collect(),
+            revision: reply.revision,
+            rows: reply
+                .rows
+                .iter()
+                .map(|row| SettingsRowView {
+                    key: row.key.clone(),
+                    value: row.value.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -428,6 +476,16 @@ impl From<&v1::Reign> for ReignView {
 }
 
 impl MemberView {
+    /// `shared_buffers 128MB -> 1GB, …`
+    pub fn pending_text(&self) -> String {
+        let each: Vec<String> = self
+            .pending_restart_reason
+            .iter()
+            .map(|it| format!("{} {} -> {}", it.name, it.from, it.to))
+            .collect();
+        each.join(", ")
+    }
+
     fn new(member: &v1::MemberStatus, reign: Option<&v1::Reign>) -> Self {
         let addresses = member.addresses.clone().unwrap_or_default();
         let own_epoch = reign
@@ -450,6 +508,8 @@ impl MemberView {
             replay_delay_ms: member.replay_delay_ms,
             tags: tags(member.tags.as_ref()),
             pending_restart: member.pending_restart,
+            pending_restart_reason: member.pending.iter().map(PendingView::from).collect(),
+            parameters_refused: some(&member.parameters_refused),
             busy: member.busy.as_ref().map(|busy| BusyView {
                 with: busy.with.clone(),
                 for_ms: busy.for_ms,
@@ -582,6 +642,7 @@ impl From<&v1::Request> for RequestView {
             Some(Kind::Switchover(it)) => ("switchover", it.to.as_str()),
             Some(Kind::Failover(it)) => ("failover", it.to.as_str()),
             Some(Kind::Restart(it)) => ("restart", it.member.as_str()),
+            Some(Kind::RestartPending(_)) => ("restart --pending", ""),
             Some(Kind::Reload(it)) => ("reload", it.member.as_str()),
             Some(Kind::Reinit(it)) => ("reinit", it.member.as_str()),
             None => ("unknown", ""),

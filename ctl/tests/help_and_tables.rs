@@ -5,7 +5,8 @@ use std::path::Path;
 
 use clap::CommandFactory as _;
 use cluster_proto::v1;
-use clusterctl::args::{Arguments, Change, Format, SetSettings, Wait};
+use clusterctl::args::{Arguments, Change, Diff, Format, SetSettings, Wait};
+use clusterctl::commands::settings::{edit, revisions};
 use clusterctl::commands::{explain, history, list, members, requests, settings, status, wait};
 use clusterctl::output::{Paint, Report};
 use clusterctl::view::{SettingsView, StatusView};
@@ -462,7 +463,12 @@ fn status_says_what_is_missing_and_how_to_go_on_when_nobody_may_be_promoted() {
 fn settings_in_every_format() {
     let own = v1::MemberSettings {
         nosync: Some(true),
-        sync_priority: None,
+        parameters: [("work_mem".to_owned(), "16MB".to_owned())].into(),
+        ..v1::MemberSettings::default()
+    };
+    let row = |key: &str, value: &str| v1::SettingsRow {
+        key: key.to_owned(),
+        value: value.to_owned(),
     };
     let priority = |member: &str, priority, is_set| v1::SyncPriority {
         member: member.to_owned(),
@@ -482,7 +488,32 @@ fn settings_in_every_format() {
             probe_limit_ms: 5000,
             keep_standby_sessions: false,
             parameters: [("work_mem".to_owned(), "8MB".to_owned())].into(),
+            ..v1::Settings::default()
         }),
+        revision: 42,
+        rows: vec![
+            row("mode", "sync"),
+            row("k", "2"),
+            row("zones.n1", "east"),
+            row("members.n3.nosync", "true"),
+            row("parameters.work_mem", "8MB"),
+            row("members.n3.parameters.work_mem", "16MB"),
+        ],
+        revisions: vec![
+            v1::SettingsRevision {
+                revision: 0,
+                by: "as the cluster was formed".to_owned(),
+                rows: vec![row("mode", "sync"), row("k", "1"), row("probe_limit", "5s")],
+                ..v1::SettingsRevision::default()
+            },
+            v1::SettingsRevision {
+                revision: 42,
+                at_unix_ms: 1_790_000_000_000,
+                by: "root@db1: more memory".to_owned(),
+                changes: vec!["k 1 -> 2".to_owned()],
+                rows: vec![row("mode", "sync"), row("k", "2")],
+            },
+        ],
         priorities: vec![
             priority("n1", 1, false),
             priority("n2", 3, false),
@@ -491,11 +522,31 @@ fn settings_in_every_format() {
     };
     let report = settings::render(&SettingsView::from(&reply), Paint::plain());
     assert_golden("settings.txt", &in_every_format(&report));
+    let history = revisions::history(&reply, Paint::plain());
+    let against = |from, to| revisions::diff(&reply, &Diff { from, to });
+    let diff = against(0, Some(42)).expect("both are kept");
+    let same = against(42, Some(42)).expect("it is kept");
+    let all = [history, diff, same].map(|it| in_every_format(&it));
+    assert_golden("settings_revisions.txt", &all.concat());
+    let stop = against(7, None).expect_err("not kept");
+    assert_eq!(stop.text, "revision 7 is not kept (0, 42)");
+    let text = edit::text(&reply);
+    let read = edit::assignments(&text).expect("what is shown is read");
+    let of_member: Vec<&str> = read
+        .iter()
+        .filter(|it| it.member == "n3")
+        .map(|it| it.key.as_str())
+        .collect();
+    assert_eq!(of_member, ["nosync", "parameters.work_mem"]);
+    assert_eq!(read.len(), reply.rows.len());
+    let problems = edit::assignments("mode = sync\nnonsense\n").expect_err("line 2");
+    assert_eq!(problems, ["line 2: `nonsense` is not KEY = VALUE"]);
     let done = v1::ChangeSettingsReply {
         changes: vec!["mode sync -> async".to_owned()],
         lowers: vec!["mode async: commits are confirmed by nobody".to_owned()],
         notes: vec!["the rules follow one by one".to_owned()],
         settings: None,
+        revision: 0,
     };
     let text = [true, false].map(|dry| in_every_format(&settings::changed(&done, dry)));
     assert_golden("settings_set.txt", &text.concat());
@@ -506,6 +557,7 @@ fn assignments_are_keys_and_values_and_everything_else_is_told_at_once() {
     let set = |assignments: &[&str]| SetSettings {
         assignments: assignments.iter().map(|&text| text.to_owned()).collect(),
         member: Some("n2".to_owned()),
+        expected_revision: None,
         change: Change {
             dry_run: false,
             reason: None,

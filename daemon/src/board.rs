@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
 use cluster_core::model::view::{ClusterView, Seen};
-use cluster_core::model::{ClusterState, MemberName, MemberReport, NodeId, PostgresStatus};
+use cluster_core::model::{
+    ClusterState, MemberName, MemberReport, NodeId, PostgresStatus, Settings,
+};
 
 /// What this member knows of its Raft group.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -152,6 +154,22 @@ pub enum ProposeError {
     /// It was proposed; whether it was committed is unknown.
     #[error("timed out; whether it was done is unknown")]
     Unknown,
+}
+
+/// What the members' PostgreSQL say to settings that somebody asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// What would not be taken, a sentence each.
+    pub problems: Vec<String>,
+    /// Who could not be asked, and why.
+    pub not_tried: Vec<String>,
+}
+
+/// Asks every member's PostgreSQL before anything is proposed.
+#[async_trait]
+pub trait TrySettings: Send + Sync {
+    /// Takes a moment; changes nothing.
+    async fn try_settings(&self, settings: &Settings) -> Tried;
 }
 
 /// Proposes a command, forwarding it to the leader when this member does not lead.

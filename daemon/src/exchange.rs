@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cluster_core::change::Command;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::view::Seen;
-use cluster_core::model::{Epoch, Incarnation, MemberName, MemberReport, RuleId};
+use cluster_core::model::{Epoch, Incarnation, MemberName, MemberReport, RuleId, Settings};
 
 use crate::board::{ProposeError, VerdictLine};
 
@@ -122,4 +122,6 @@ pub trait PeerBackend: Send + Sync {
     async fn propose(&self, from: MemberName, command: Command) -> Result<(), ProposeError>;
     /// Confirms or refuses a renewal.
     async fn renew(&self, request: RenewRequest) -> RenewAnswer;
+    /// What this member's PostgreSQL would not take of these settings; changes nothing.
+    async fn try_parameters(&self, settings: Settings) -> Vec<String>;
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use cluster_core::change::Command;
-use cluster_core::model::{MemberName, MemberReport};
+use cluster_core::model::{MemberName, MemberReport, Settings};
 
-use crate::board::{Propose, ProposeError};
+use crate::board::{Propose, ProposeError, Tried, TrySettings};
 use crate::exchange::{MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest};
 use crate::reconcile::backend::Backend;
 
@@ -38,6 +38,16 @@ impl Propose for LateBackend {
 }
 
 #[async_trait]
+impl TrySettings for LateBackend {
+    async fn try_settings(&self, settings: &Settings) -> Tried {
+        match self.inner.get() {
+            Some(backend) => backend.try_settings(settings).await,
+            None => Tried::default(),
+        }
+    }
+}
+
+#[async_trait]
 impl PeerBackend for LateBackend {
     async fn report(&self, report: MemberReport) -> Result<MergedView, NotLeader> {
         match self.inner.get() {
@@ -53,6 +63,13 @@ impl PeerBackend for LateBackend {
         match self.inner.get() {
             Some(backend) => PeerBackend::propose(backend.as_ref(), from, command).await,
             None => Err(ProposeError::NoLeader(NOT_YET.to_owned())),
+        }
+    }
+
+    async fn try_parameters(&self, settings: Settings) -> Vec<String> {
+        match self.inner.get() {
+            Some(backend) => backend.try_parameters(settings).await,
+            None => Vec::new(),
         }
     }
 

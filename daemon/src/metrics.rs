@@ -285,13 +285,14 @@ fn patroni_cluster(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView, wall
     sheet.flag(
         "patroni_pending_restart",
         "Value is 1 if the node needs a restart.",
-        false,
+        !board.own.pending_restart().is_empty(),
     );
     sheet.flag(
         "patroni_is_paused",
         "Value is 1 if auto failover is disabled, 0 otherwise.",
         board.state.pause.is_some(),
     );
+    let tags = board.state.tags_in_force(&board.me, &board.own.tags);
     let state = state.map_or(-1.0, |at| number(at as u64));
     sheet.gauge(
         "patroni_postgres_state",
@@ -301,7 +302,7 @@ fn patroni_cluster(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView, wall
     sheet.gauge(
         "patroni_failover_priority",
         "Failover priority of this node, 0 if it is never promoted.",
-        f64::from(board.own.tags.priority()),
+        f64::from(tags.priority()),
     );
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::state::Identity;
-use cluster_core::model::{MemberName, MemberReport};
+use cluster_core::model::{MemberName, MemberReport, Settings};
 use cluster_proto::v1;
 use cluster_proto::v1::peer_client::PeerClient;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -183,6 +183,27 @@ impl Peers {
         let reply = bounded(to, limit, client.renew(request)).await?;
         wire::decode_renewal_answer(&renewal.attempt, reply)
             .map_err(|source| unreadable(to, source))
+    }
+
+    /// Whether that member's PostgreSQL would take the parameters: what it would not.
+    ///
+    /// # Errors
+    /// No usable answer within `limit`.
+    pub async fn try_parameters(
+        &self,
+        to: Target<'_>,
+        settings: &Settings,
+        limit: Duration,
+    ) -> Result<Vec<String>, Error> {
+        let (version, settings) = wire::encode_tried(settings);
+        let body = v1::TryParametersRequest {
+            header: Some(self.header(to)),
+            version,
+            settings,
+        };
+        let (mut client, request) = self.prepare(to, "Peer/TryParameters", body)?;
+        let reply = bounded(to, limit, client.try_parameters(request)).await?;
+        Ok(reply.problems)
     }
 
     fn header(&self, to: Target<'_>) -> v1::PeerHeader {

@@ -118,6 +118,7 @@ pub async fn run(
         lease: Arc::new(prepared.lease.clone()),
         propose: Arc::new(late.clone()),
         peer: Arc::new(late.clone()),
+        try_settings: Arc::new(late.clone()),
         local: Arc::new(Local {
             me: config.name.clone(),
             board: board.subscribe(),
@@ -353,7 +354,6 @@ async fn open_postgres(config: Config) -> anyhow::Result<(Postgres, Arc<GuardSup
         locale: postgres.locale.clone(),
         encoding: postgres.encoding.clone(),
         hba_lines: postgres.hba.clone(),
-        keep_standby_sessions: config.settings.keep_standby_sessions,
         divergent_wal_cap_bytes: postgres.divergent_wal_cap_bytes,
         clone_rate_kb: postgres.clone_rate_kb,
         ..PostgresOptions::new(
@@ -453,6 +453,9 @@ fn start_loops(built: Built) -> (Running, Hold) {
         reports: Arc::new(Reports::default()),
         words: Mutex::new(LeaderWords::default()),
         refused: std::sync::atomic::AtomicU64::default(),
+        postgres: server
+            .as_ref()
+            .map(|(postgres, _, _)| (postgres.clone(), built.beside.clone())),
     });
     late.set(Arc::clone(&backend));
 

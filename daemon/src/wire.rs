@@ -9,10 +9,11 @@ use std::time::Duration;
 use cluster_core::change::Command;
 use cluster_core::change::command::COMMAND_VERSION;
 use cluster_core::decide::{Blocked, Confirming};
-use cluster_core::model::member::{ArchiveReport, Busy, Health, Probe};
+use cluster_core::model::member::{ArchiveReport, Busy, Health, PendingRestart, Probe};
 use cluster_core::model::request::Step;
 use cluster_core::model::settings::{MemberSettings, Mode};
 use cluster_core::model::state::HistoryEntry;
+use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
     Addresses, Epoch, Incarnation, MemberName, MemberReport, Phase, Reign, Request, RequestKind,
@@ -289,6 +290,7 @@ pub fn encode_kind(kind: &RequestKind) -> v1::RequestKind {
         }),
         RequestKind::Failover { to } => Kind::Failover(v1::Failover { to: to.to_string() }),
         RequestKind::Restart { member } => Kind::Restart(on(member)),
+        RequestKind::RestartPending => Kind::RestartPending(v1::Everybody {}),
         RequestKind::Reload { member } => Kind::Reload(on(member)),
         RequestKind::Reinit { member } => Kind::Reinit(on(member)),
     };
@@ -316,6 +318,7 @@ pub fn decode_kind(kind: Option<v1::RequestKind>) -> Result<RequestKind, Error> 
             Kind::Restart(on) => RequestKind::Restart {
                 member: member(on)?,
             },
+            Kind::RestartPending(v1::Everybody {}) => RequestKind::RestartPending,
             Kind::Reload(on) => RequestKind::Reload {
                 member: member(on)?,
             },
@@ -333,6 +336,7 @@ pub fn step(step: &Step) -> (v1::RequestStep, String) {
         Step::Prepare { .. } => (v1::RequestStep::Prepare, String::new()),
         Step::Drain { .. } => (v1::RequestStep::Drain, String::new()),
         Step::Moving { .. } => (v1::RequestStep::Moving, String::new()),
+        Step::Rolling { member, .. } => (v1::RequestStep::Rolling, member.to_string()),
         Step::Ended(RequestOutcome::Done { text }) => (v1::RequestStep::Done, text.clone()),
         Step::Ended(RequestOutcome::Failed { why }) => (v1::RequestStep::Failed, why.clone()),
     }
@@ -437,16 +441,28 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
         probe_limit_ms,
         keep_standby_sessions,
         parameters,
+        primary_parameters,
+        standby_parameters,
     } = settings.clone();
     let text = |(name, zone): (MemberName, String)| (name.to_string(), zone);
     let own = |(name, own): (MemberName, MemberSettings)| {
         let MemberSettings {
+            nofailover,
+            failover_priority,
+            noloadbalance,
+            clonefrom,
             nosync,
             sync_priority,
+            parameters,
         } = own;
         let own = v1::MemberSettings {
+            nofailover,
+            failover_priority,
+            noloadbalance,
+            clonefrom,
             nosync,
             sync_priority,
+            parameters: parameters.into_iter().collect(),
         };
         (name.to_string(), own)
     };
@@ -462,6 +478,55 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
         probe_limit_ms,
         keep_standby_sessions,
         parameters: parameters.into_iter().collect(),
+        primary_parameters: primary_parameters.into_iter().collect(),
+        standby_parameters: standby_parameters.into_iter().collect(),
+    }
+}
+
+/// The encoding of settings that members are asked about, and its version.
+const TRIED_VERSION: u32 = 1;
+
+/// Settings that members are asked about, encoded; with the version.
+pub fn encode_tried(settings: &Settings) -> (u32, Vec<u8>) {
+    let json = serde_json::to_vec(settings).expect("settings are plain data");
+    (TRIED_VERSION, json)
+}
+
+/// The same, decoded.
+///
+/// # Errors
+/// Another version, or keys that this one does not know.
+pub fn decode_tried(version: u32, settings: &[u8]) -> Result<Settings, Error> {
+    if version != TRIED_VERSION {
+        return Err(bad("version", format!("{version} is not known here")));
+    }
+    serde_json::from_slice(settings).map_err(|error| bad("settings", error.to_string()))
+}
+
+/// What takes effect with the next start, encoded.
+pub fn pending(pending: &PendingRestart) -> v1::PendingRestart {
+    v1::PendingRestart {
+        name: pending.name.clone(),
+        from: pending.from.clone(),
+        to: pending.to.clone(),
+    }
+}
+
+/// The rows of settings.
+pub fn settings_rows(settings: &Settings) -> Vec<v1::SettingsRow> {
+    let rows = settings.rows().into_iter();
+    rows.map(|(key, value)| v1::SettingsRow { key, value })
+        .collect()
+}
+
+/// An earlier state of the settings.
+pub fn settings_revision(revision: &SettingsRevision) -> v1::SettingsRevision {
+    v1::SettingsRevision {
+        revision: revision.revision,
+        at_unix_ms: revision.at_unix_ms,
+        by: revision.by.clone(),
+        changes: revision.changes.clone(),
+        rows: settings_rows(&revision.settings),
     }
 }
 
@@ -477,12 +542,22 @@ pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
     let mut members = BTreeMap::new();
     for (name, own) in settings.members {
         let v1::MemberSettings {
+            nofailover,
+            failover_priority,
+            noloadbalance,
+            clonefrom,
             nosync,
             sync_priority,
+            parameters,
         } = own;
         let own = MemberSettings {
+            nofailover,
+            failover_priority,
+            noloadbalance,
+            clonefrom,
             nosync,
             sync_priority,
+            parameters: parameters.into_iter().collect(),
         };
         members.insert(member_name("members", &name)?, own);
     }
@@ -504,6 +579,8 @@ pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
         probe_limit_ms: settings.probe_limit_ms,
         keep_standby_sessions: settings.keep_standby_sessions,
         parameters: settings.parameters.into_iter().collect(),
+        primary_parameters: settings.primary_parameters.into_iter().collect(),
+        standby_parameters: settings.standby_parameters.into_iter().collect(),
     })
 }
 

@@ -211,9 +211,15 @@ fn a_command_of_another_version_is_refused() {
 #[test]
 fn settings_are_read_back_as_they_were_written() {
     let name = |text: &str| text.parse::<MemberName>().expect("name");
+    let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
     let own = MemberSettings {
+        nofailover: Some(true),
+        failover_priority: Some(2),
+        noloadbalance: Some(false),
+        clonefrom: Some(true),
         nosync: Some(false),
         sync_priority: Some(3),
+        parameters: map("shared_buffers", "1GB"),
     };
     let before = Settings {
         preset: Preset::Wan,
@@ -226,8 +232,14 @@ fn settings_are_read_back_as_they_were_written() {
         seal_patience_ms: 6,
         probe_limit_ms: 7,
         keep_standby_sessions: true,
-        parameters: BTreeMap::from([("work_mem".to_owned(), "8MB".to_owned())]),
+        parameters: map("work_mem", "8MB"),
+        primary_parameters: map("checkpoint_timeout", "15min"),
+        standby_parameters: map("hot_standby_feedback", "on"),
     };
+    let (version, tried) = encode_tried(&before);
+    assert_eq!(decode_tried(version, &tried).expect("decoded"), before);
+    assert!(decode_tried(version + 1, &tried).is_err());
+    assert!(decode_tried(version, br#"{"mood": "good"}"#).is_err());
     let encoded = encode_settings(&before);
     assert_eq!(decode_settings(encoded.clone()).expect("decoded"), before);
     let strange = v1::Settings {

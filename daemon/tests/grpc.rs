@@ -333,6 +333,7 @@ fn set(assignments: &[(&str, &str, &str)], dry_run: bool) -> v1::ChangeSettingsR
         assignments: assignments.collect(),
         by: "tester: why not".to_owned(),
         dry_run,
+        ..v1::ChangeSettingsRequest::default()
     }
 }
 
@@ -354,7 +355,7 @@ async fn settings_are_shown_and_changed_as_a_whole() {
     let changes = [
         "mode async -> sync",
         "k 1 -> 2",
-        "b sync_priority as announced -> 4",
+        "members.b.sync_priority as announced -> 4",
     ];
     assert_eq!(would.changes, changes);
     assert_eq!(would.lowers, Vec::<String>::new());
@@ -422,7 +423,7 @@ async fn every_problem_of_a_change_of_settings_is_told_at_once() {
             "sync, strict or async",
             "at most 8",
             "no member zz",
-            "a witness confirms nothing",
+            "a witness has no PostgreSQL",
         ] {
             assert!(error.message().contains(part), "{part}: {error}");
         }

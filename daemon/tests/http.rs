@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::change::Command;
-use cluster_core::model::member::ArchiveReport;
+use cluster_core::model::member::{ArchiveReport, Pending, PendingRestart};
 use cluster_core::model::{Lsn, PostgresStatus, RequestKind};
 use clusterd::board::Board;
 use edges::*;
@@ -454,6 +454,122 @@ async fn the_settings_are_one_document_that_is_changed_in_parts() {
     *lock(&world.answer) = Script::NoLeader;
     let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), r#"{"k":3}"#).await;
     assert_eq!(answer.code, 503);
+}
+
+/// A `PUT /config` that holds only for this revision.
+async fn put_if(to: SocketAddr, revision: &str, body: &str) -> Answer {
+    let length = body.len();
+    let text = format!(
+        "PUT /config HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+         If-Match: {revision}\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    send(to, &text).await
+}
+
+#[tokio::test]
+async fn parameters_are_tried_by_every_postgresql_before_they_are_proposed() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let wanted =
+        r#"{"postgresql":{"parameters":{"work_mem":"8MB"}},"standby":{"parameters":{"my.own":1}}}"#;
+    let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), wanted).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let shown = get(running.http, "/config").await;
+    assert_eq!(shown.json()["postgresql"]["parameters"]["work_mem"], "8MB");
+    assert_eq!(shown.json()["standby"]["parameters"]["my.own"], "1");
+    let count = lock(&world.proposed).len();
+    for (bad, words) in [
+        (
+            r#"{"parameters":{"fsync":"off"}}"#,
+            "parameters.fsync: belongs to clusterd",
+        ),
+        (
+            r#"{"parameters":{"shared_preload_libraries":"x"}}"#,
+            "config file",
+        ),
+        (
+            r#"{"parameters":{"work_men":"8MB"}}"#,
+            "a: unrecognized configuration parameter",
+        ),
+        (
+            r#"{"members":{"b":{"parameters":{"port":"1"}}}}"#,
+            "belongs to clusterd",
+        ),
+        (
+            r#"{"members":{"w":{"nofailover":true}}}"#,
+            "a witness has no PostgreSQL",
+        ),
+    ] {
+        let answer = send_body(running.http, "PATCH", "/config", Some(TOKEN), bad).await;
+        assert_eq!(answer.code, 400, "{bad}");
+        assert!(answer.body.contains(words), "{words}: {}", answer.body);
+    }
+    assert_eq!(lock(&world.proposed).len(), count, "nothing was proposed");
+}
+
+#[tokio::test]
+async fn a_whole_document_is_put_only_over_the_one_that_was_read() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let first = get(running.http, "/config").await;
+    assert_eq!(first.header("etag"), Some("\"0\""));
+    let mut wanted = first.json();
+    wanted["k"] = 2.into();
+    let answer = put_if(running.http, "\"0\"", &wanted.to_string()).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let second = get(running.http, "/config").await;
+    assert_eq!(second.json(), wanted, "what is shown can be put back");
+    let etag = second.header("etag").expect("a revision").to_owned();
+    assert_ne!(etag, "\"0\"");
+    wanted["k"] = 3.into();
+    let answer = put_if(running.http, "\"0\"", &wanted.to_string()).await;
+    assert_eq!(answer.code, 412, "{}", answer.body);
+    assert!(
+        answer.body.contains("somebody changed them"),
+        "{}",
+        answer.body
+    );
+    assert_eq!(get(running.http, "/config").await.json()["k"], 2);
+    assert_eq!(put_if(running.http, "new", "{}").await.code, 400);
+    // What is not named gets its default.
+    let answer = put_if(running.http, &etag, r#"{"mode":"async"}"#).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(get(running.http, "/config").await.json()["k"], 1);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_restart_is_told_with_old_and_new_value() {
+    let mut board = board("a", primary());
+    let PostgresStatus::Primary(primary) = &board.own.postgres else {
+        panic!("a primary")
+    };
+    let pending = |of_unix_ms| Pending {
+        of_unix_ms,
+        what: vec![PendingRestart {
+            name: "shared_buffers".to_owned(),
+            from: "128MB".to_owned(),
+            to: "1GB".to_owned(),
+        }],
+    };
+    let started = primary.started_unix_ms;
+    board.own.health.pending_restart = Some(pending(started));
+    let world = World::new(board.clone());
+    let running = serve(&world, None, None).await;
+    let body = get(running.http, "/patroni").await.json();
+    assert_eq!(body["pending_restart"], true);
+    let reason = &body["pending_restart_reason"]["shared_buffers"];
+    assert_eq!(
+        (&reason["old_value"], &reason["new_value"]),
+        (&"128MB".into(), &"1GB".into())
+    );
+    let text = get(running.http, "/metrics").await.body;
+    let line = r#"patroni_pending_restart{name="a",scope="batman"} 1"#;
+    assert!(text.lines().any(|found| found == line), "{line}");
+    // What was said of another postmaster is nothing about this one.
+    board.own.health.pending_restart = Some(pending(started + 1));
+    world.show(board);
+    let body = get(running.http, "/patroni").await.json();
+    assert_eq!(body.get("pending_restart"), None);
 }
 
 #[tokio::test]

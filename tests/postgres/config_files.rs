@@ -79,13 +79,17 @@ fn bad_parameters_are_all_found_before_anything_is_applied() {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect()
         };
+        let inputs = |parameters: &BTreeMap<String, String>| ConfigInputs {
+            parameters: parameters.clone(),
+            ..ConfigInputs::default()
+        };
         let good = set(&[
             ("work_mem", "8MB"),
             ("my.own", "it's"),
             ("log_line_prefix", "%m \\ "),
         ]);
         assert_eq!(
-            a.postgres.validate_parameters(&good).await?,
+            a.postgres.validate_parameters(&inputs(&good)).await?,
             Vec::<String>::new()
         );
         let bad = set(&[
@@ -93,7 +97,7 @@ fn bad_parameters_are_all_found_before_anything_is_applied() {
             ("no_such_parameter", "1"),
             ("max_connections", "-5"),
         ]);
-        let problems = a.postgres.validate_parameters(&bad).await?;
+        let problems = a.postgres.validate_parameters(&inputs(&bad)).await?;
         for name in ["work_mem", "no_such_parameter", "max_connections"] {
             assert!(
                 problems.iter().any(|it| it.contains(name)),
@@ -101,7 +105,10 @@ fn bad_parameters_are_all_found_before_anything_is_applied() {
             );
         }
         let ours = set(&[("FSYNC", "off"), ("port", "1")]);
-        assert_eq!(a.postgres.validate_parameters(&ours).await?.len(), 2);
+        assert_eq!(
+            a.postgres.validate_parameters(&inputs(&ours)).await?.len(),
+            2
+        );
         let inputs = ConfigInputs {
             parameters: ours,
             ..a.inputs()

@@ -27,6 +27,7 @@ mod fencing;
 mod harness_itself;
 mod majors;
 mod membership;
+mod parameters;
 mod partition;
 mod proxy;
 mod requests;

@@ -4,7 +4,7 @@ use cluster_proto::v1::{self, request_kind::Kind as RequestKind};
 
 use super::Context;
 use super::members::as_status;
-use crate::args::{Cancel, Change, Failover, OnMembers, Reinit, Switchover, Waiting};
+use crate::args::{Cancel, Change, Failover, OnMembers, Reinit, Restart, Switchover, Waiting};
 use crate::ask::{self, Asking, by};
 use crate::confirm;
 use crate::exit::Stop;
@@ -136,7 +136,10 @@ pub fn at_risk(status: &StatusView, to: &str) -> String {
 ///
 /// # Errors
 /// Not confirmed, refused, failed, unreachable, or unknown.
-pub async fn restart(context: &Context, args: &OnMembers) -> Result<(), Stop> {
+pub async fn restart(context: &Context, args: &Restart) -> Result<(), Stop> {
+    if args.pending {
+        return restart_pending(context, args).await;
+    }
     context
         .confirm("restart", &args.change, |status| {
             let mut question = format!("Restart PostgreSQL on {}.", args.members.join(", "));
@@ -150,16 +153,42 @@ pub async fn restart(context: &Context, args: &OnMembers) -> Result<(), Stop> {
             question
         })
         .await?;
+    let waiting = waiting_of(args);
     for member in &args.members {
         let kind = RequestKind::Restart(v1::OnMember {
             member: member.clone(),
         });
         let what = format!("restart of PostgreSQL on {member}");
-        context
-            .ask(kind, what, None, &args.change, args.waiting)
-            .await?;
+        context.ask(kind, what, None, &args.change, waiting).await?;
     }
     Ok(())
+}
+
+async fn restart_pending(context: &Context, args: &Restart) -> Result<(), Stop> {
+    context
+        .confirm("restart --pending", &args.change, |status| {
+            let waits = status.members.iter().filter(|it| it.pending_restart);
+            let each: Vec<String> = waits
+                .map(|it| format!("  {}: {}\n", it.name, it.pending_text()))
+                .collect();
+            format!(
+                "Restart what waits for a restart, one member after the other:\n{}The primary comes last, by a \
+                 switchover: its sessions end, writes pause for a moment. {START_COSTS}",
+                each.concat()
+            )
+        })
+        .await?;
+    let waiting = waiting_of(args);
+    let kind = RequestKind::RestartPending(v1::Everybody {});
+    let what = "restart of all that wait for one".to_owned();
+    context.ask(kind, what, None, &args.change, waiting).await
+}
+
+fn waiting_of(args: &Restart) -> Waiting {
+    Waiting {
+        timeout: args.timeout,
+        no_wait: args.no_wait,
+    }
 }
 
 /// `reload`.

@@ -373,11 +373,19 @@ impl Screen {
             (member.is_raft_leader, "Raft leader"),
             (!member.is_voter, "does not vote"),
             (member.is_joining, "its replacement is awaited"),
-            (member.pending_restart, "needs a restart for its parameters"),
         ] {
             if is_so {
                 let _ = write!(text, ", {word}");
             }
+        }
+        if member.pending_restart {
+            let _ = write!(text, ", waits for a restart ({})", member.pending_text());
+        }
+        if let Some(refused) = &member.parameters_refused {
+            let _ = write!(
+                text,
+                ", could not start with {refused}: runs with what it had before"
+            );
         }
         if !member.tags.is_empty() {
             let _ = write!(text, " [{}]", member.tags_text());

@@ -775,6 +775,7 @@ fn step_word(step: &cluster_core::model::request::Step) -> String {
         Step::Accepted => "accepted".to_owned(),
         Step::Prepare { to } => format!("prepare {to}"),
         Step::Drain { to } => format!("drain for {to}"),
+        Step::Rolling { member, .. } => format!("turn of {member}"),
         Step::Moving { to } => format!("moving to {to}"),
         Step::Ended(_) => "ended".to_owned(),
     }

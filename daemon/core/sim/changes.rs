@@ -67,6 +67,7 @@ impl World {
     fn change_settings(&mut self, change: SettingsChange) {
         self.operator(Command::ChangeSettings {
             change: Box::new(change),
+            expected: None,
             by: "operator".to_owned(),
         });
     }
@@ -88,6 +89,7 @@ impl World {
             zones: zones.collect(),
             nosync: own(settings).into_iter().map(|it| (it, None)).collect(),
             sync_priority: own(settings).into_iter().map(|it| (it, None)).collect(),
+            ..SettingsChange::default()
         }
     }
 

@@ -8,17 +8,17 @@ use std::time::Duration;
 use cluster_backup::Manifest;
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::request::Step;
-use cluster_core::model::settings_change::Assignment;
-use cluster_core::model::{RequestId, RequestKind, RequestOutcome};
+use cluster_core::model::{Assignment, RequestId, RequestKind, RequestOutcome};
 use cluster_proto::v1;
 use futures_util::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::asks::{Asks, Progress, member_of, new_request_id};
+use super::settings::Wish;
 use super::topology::{self, DsnRole};
 use super::{BackupControl, LocalControl, NO_TOKEN_CONFIGURED, documents, settings, status};
-use crate::board::{Foresight, LeaseView, ProposeError};
+use crate::board::{Foresight, LeaseView, ProposeError, TrySettings};
 use crate::secret::AdminToken;
 use crate::wire;
 
@@ -33,6 +33,8 @@ pub struct AdminService {
     pub lease: Arc<dyn LeaseView>,
     /// What can be done to this member alone.
     pub local: Arc<dyn LocalControl>,
+    /// What every member's PostgreSQL says to settings.
+    pub try_settings: Arc<dyn TrySettings>,
     /// What the cluster would decide.
     pub foresight: Arc<dyn Foresight>,
     /// None without a repository.
@@ -255,9 +257,13 @@ impl v1::admin_server::Admin for AdminService {
             priority: state.sync_priority(name),
             is_set: state.settings.members.contains_key(name),
         });
+        let revisions = state.settings_log.iter().map(wire::settings_revision);
         Ok(Response::new(v1::SettingsReply {
             settings: Some(wire::encode_settings(&state.settings)),
             priorities: priorities.collect(),
+            revision: state.settings_revision(),
+            rows: wire::settings_rows(&state.settings),
+            revisions: revisions.collect(),
         }))
     }
 
@@ -270,6 +276,9 @@ impl v1::admin_server::Admin for AdminService {
             assignments,
             by,
             dry_run,
+            replaces,
+            expected_revision,
+            restore_revision,
         } = request.into_inner();
         let assignments: Vec<Assignment> = assignments
             .into_iter()
@@ -279,7 +288,24 @@ impl v1::admin_server::Admin for AdminService {
                 member: (!one.member.is_empty()).then_some(one.member),
             })
             .collect();
-        let planned = settings::plan(&self.asks, self.lease.now(), &assignments)
+        let wish = match (restore_revision, replaces) {
+            (Some(_), _) if !assignments.is_empty() => {
+                return Err(Status::invalid_argument(
+                    "either assignments or a revision to go back to",
+                ));
+            }
+            (Some(revision), _) => Wish::Restore(revision),
+            (None, true) => Wish::Replace(assignments),
+            (None, false) => Wish::Assign(assignments),
+        };
+        let by = match restore_revision {
+            Some(revision) => format!("{by} (back to revision {revision})"),
+            None => by,
+        };
+        let now = self.lease.now();
+        let tried = self.try_settings.as_ref();
+        let planned = settings::plan(&self.asks, tried, now, &wish, expected_revision)
+            .await
             .map_err(|problems| Status::failed_precondition(problems.join("\n")))?;
         if !dry_run {
             let done = settings::carry_out(&self.asks, &planned, &by).await;
@@ -290,6 +316,7 @@ impl v1::admin_server::Admin for AdminService {
             lowers: planned.lowers,
             notes: planned.notes,
             settings: Some(wire::encode_settings(&planned.next)),
+            revision: self.asks.board().state.settings_revision(),
         }))
     }
 

@@ -85,6 +85,7 @@ impl Asks {
                 Step::Accepted
                 | Step::Prepare { .. }
                 | Step::Drain { .. }
+                | Step::Rolling { .. }
                 | Step::Moving { .. } => {}
             }
         }
@@ -150,6 +151,7 @@ pub fn new_request_id() -> RequestId {
 pub fn member_of(kind: &RequestKind) -> Option<&MemberName> {
     match kind {
         RequestKind::Switchover { to } => to.as_ref(),
+        RequestKind::RestartPending => None,
         RequestKind::Failover { to: member }
         | RequestKind::Restart { member }
         | RequestKind::Reload { member }

@@ -71,7 +71,10 @@ fn topology_now(board: &Board, lease: &dyn LeaseView) -> v1::Topology {
                 role: wire_role(facts.role).into(),
                 state: facts.state.to_owned(),
                 replay_lag_bytes: facts.replay_lag(),
-                noloadbalance: facts.report.is_some_and(|report| report.tags.noloadbalance),
+                noloadbalance: facts.report.is_some_and(|report| {
+                    let tags = board.state.tags_in_force(facts.name, &report.tags);
+                    tags.noloadbalance
+                }),
             })
         })
         .collect();

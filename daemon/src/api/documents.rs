@@ -6,6 +6,7 @@ use std::time::Duration;
 use cluster_core::decide;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::ledger::LedgerEntry;
+use cluster_core::model::member::PendingRestart;
 use cluster_core::model::postgres::{Primary, Standby};
 use cluster_core::model::{Lsn, PostgresStatus};
 use serde_json::{Map, Value, json};
@@ -48,6 +49,10 @@ pub fn status(board: &Board, lease: &dyn LeaseView, wall: Duration) -> Value {
     if board.state.pause.is_some() {
         put("pause", json!(true));
     }
+    if !own.pending_restart().is_empty() {
+        put("pending_restart", json!(true));
+        put("pending_restart_reason", reasons(own.pending_restart()));
+    }
     if board.state.granted().is_none() {
         put("cluster_unlocked", json!(true));
     }
@@ -64,6 +69,15 @@ pub fn status(board: &Board, lease: &dyn LeaseView, wall: Duration) -> Value {
         json!({ "version": VERSION, "scope": scope(board), "name": board.me.as_str() }),
     );
     Value::Object(body)
+}
+
+/// As Patroni shows them: by name, the old and the new value.
+fn reasons(pending: &[PendingRestart]) -> Value {
+    let each = pending.iter().map(|it| {
+        let values = json!({ "old_value": it.from, "new_value": it.to });
+        (it.name.clone(), values)
+    });
+    Value::Object(each.collect())
 }
 
 fn put_primary(put: &mut impl FnMut(&str, Value) -> Option<Value>, primary: &Primary) {
@@ -209,6 +223,10 @@ fn member(board: &Board, facts: &Facts<'_>, is_https: bool) -> Value {
     let tags = effective_tags(&board.state.tags_in_force(facts.name, announced));
     if !tags.is_empty() {
         body["tags"] = json!(tags);
+    }
+    if !facts.pending().is_empty() {
+        body["pending_restart"] = json!(true);
+        body["pending_restart_reason"] = reasons(facts.pending());
     }
     if facts.role != Role::Primary {
         let lsn = |at: Option<Lsn>| at.map_or(json!("unknown"), |at| json!(at.to_string()));

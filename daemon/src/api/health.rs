@@ -71,18 +71,19 @@ impl Health {
             _ => (false, 0, 0),
         };
         let sync = topology::sync_role(&board.state, &board.me, own.incarnation);
+        let tags = board.state.tags_in_force(&board.me, &own.tags);
         Health {
             serves_as_primary: board.serves_as_primary(lease),
             is_running_replica: is_standby && answers,
             is_running: answers && topology::postgres_word(own) == "running",
-            noloadbalance: own.tags.noloadbalance,
+            noloadbalance: tags.noloadbalance,
             is_sync: is_standby && sync == Role::SyncStandby,
             is_quorum: is_standby && sync == Role::QuorumStandby,
             replayed,
             received,
             primary_at: topology::primary_flush(board).map_or(0, |lsn| lsn.0),
             replication_state: topology::is_streaming(own).then_some("streaming"),
-            tags: effective_tags(&board.state.tags_in_force(&board.me, &own.tags)),
+            tags: effective_tags(&tags),
         }
     }
 

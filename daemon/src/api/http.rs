@@ -13,15 +13,18 @@ use axum::body::Body;
 use axum::extract::{Query as AxumQuery, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use cluster_core::change::Rejected;
+use cluster_core::model::Settings;
 use serde_json::Value;
 
 use super::asks::Asks;
+use super::config_document;
 use super::documents;
 use super::health::{self, Health, Query};
-use super::settings;
+use super::settings::{self, Wish};
 use super::topology::{self, DsnRole};
 use super::writes::{self, Endpoint};
-use crate::board::{Board, Foresight, LeaseView, ProposeError};
+use crate::board::{Board, Foresight, LeaseView, ProposeError, TrySettings};
 use crate::metrics;
 use crate::secret::AdminToken;
 
@@ -39,6 +42,8 @@ pub struct Http {
     pub lease: Arc<dyn LeaseView>,
     /// Who could be promoted.
     pub foresight: Arc<dyn Foresight>,
+    /// What every member's PostgreSQL says to settings.
+    pub try_settings: Arc<dyn TrySettings>,
     /// The shared token of operators; none refuses every write.
     pub token: Option<AdminToken>,
     /// Whether this listener speaks TLS, for the addresses it shows.
@@ -55,7 +60,7 @@ async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
     let answer = match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS => http.read(&board, &request),
         Method::POST => http.write(request).await,
-        Method::PATCH => http.patch(request).await,
+        Method::PATCH | Method::PUT => http.configure(request).await,
         _ => unsupported(),
     };
     answer.into_response(board.state.epoch().0)
@@ -67,6 +72,8 @@ struct Answer {
     kind: &'static str,
     body: String,
     asks_for_token: bool,
+    /// Shown as the ETag.
+    revision: Option<u64>,
 }
 
 impl Answer {
@@ -76,6 +83,7 @@ impl Answer {
             kind: "text/html",
             body: body.into(),
             asks_for_token: false,
+            revision: None,
         }
     }
 
@@ -103,6 +111,11 @@ impl Answer {
         headers.insert(EPOCH_HEADER, HeaderValue::from(epoch));
         // Health is of this very moment: nobody on the way may keep it.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(revision) = self.revision
+            && let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\""))
+        {
+            headers.insert(header::ETAG, tag);
+        }
         if self.asks_for_token {
             let realm = HeaderValue::from_static("Bearer realm=\"clusterd\"");
             headers.insert(header::WWW_AUTHENTICATE, realm);
@@ -149,7 +162,7 @@ impl Http {
             "config" if board.state.identity.is_none() => {
                 Answer::text(StatusCode::BAD_GATEWAY, "the group has not formed yet")
             }
-            "config" => Answer::json(StatusCode::OK, &settings::document(&board.state.settings)),
+            "config" => configured(&board.state.settings, board.state.settings_revision()),
             "history" => Answer::json(StatusCode::OK, &documents::history(board)),
             "dsn" => dsn(board, lease, &query),
             "metrics" => Answer {
@@ -188,11 +201,14 @@ impl Http {
         Answer::text(code, text)
     }
 
-    /// `PATCH /config`: a part of the settings' document; answers with the whole.
-    async fn patch(&self, request: Request) -> Answer {
+    /// `PATCH /config`: a part of the settings' document; `PUT /config`: the whole. Answers with the whole.
+    /// `If-Match` with the revision that was read refuses it when somebody else was faster.
+    async fn configure(&self, request: Request) -> Answer {
         if first_segment(request.uri()) != "config" {
             return unsupported();
         }
+        let replaces = *request.method() == Method::PUT;
+        let seen = request.headers().get(header::IF_MATCH).cloned();
         let body = match self.authorized_body(request).await {
             Ok(body) => body,
             Err(refused) => return refused,
@@ -206,14 +222,39 @@ impl Http {
         let Ok(body) = serde_json::from_slice(&body) else {
             return bad(vec!["invalid JSON: an object is expected".to_owned()]);
         };
-        let planned = settings::assignments(&body)
-            .and_then(|found| settings::plan(&self.asks, self.lease.now(), &found));
-        let planned = match planned {
+        let expected = match seen.map(|it| revision(&it)) {
+            Some(None) => {
+                return bad(vec![
+                    "If-Match: the ETag of GET /config is expected".to_owned(),
+                ]);
+            }
+            Some(revision) => revision,
+            None => None,
+        };
+        let found = match config_document::assignments(&body) {
+            Ok(found) => found,
+            Err(problems) => return bad(problems),
+        };
+        let wish = if replaces {
+            Wish::Replace(found)
+        } else {
+            Wish::Assign(found)
+        };
+        let is = self.asks.board().state.settings_revision();
+        if expected.is_some_and(|expected| expected != is) {
+            return moved(&Rejected::SettingsMoved {
+                expected: expected.unwrap_or_default(),
+                revision: is,
+            });
+        }
+        let (tried, now) = (self.try_settings.as_ref(), self.lease.now());
+        let planned = match settings::plan(&self.asks, tried, now, &wish, expected).await {
             Ok(planned) => planned,
             Err(problems) => return bad(problems),
         };
         match settings::carry_out(&self.asks, &planned, "HTTP API").await {
-            Ok(()) => Answer::json(StatusCode::OK, &settings::document(&planned.next)),
+            Ok(()) => configured(&planned.next, self.asks.board().state.settings_revision()),
+            Err(ProposeError::Rejected(why @ Rejected::SettingsMoved { .. })) => moved(&why),
             Err(ProposeError::Rejected(why)) => bad(vec![why.to_string()]),
             Err(error) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         }
@@ -249,6 +290,23 @@ impl Http {
             Some(_) | None => Err(unauthorized("not authenticated")),
         }
     }
+}
+
+/// The revision in an `If-Match` header: a number, in quotes or not.
+fn revision(header: &HeaderValue) -> Option<u64> {
+    header.to_str().ok()?.trim().trim_matches('"').parse().ok()
+}
+
+/// The document, with its revision as the ETag.
+fn configured(settings: &Settings, revision: u64) -> Answer {
+    Answer {
+        revision: Some(revision),
+        ..Answer::json(StatusCode::OK, &config_document::document(settings))
+    }
+}
+
+fn moved(why: &Rejected) -> Answer {
+    Answer::text(StatusCode::PRECONDITION_FAILED, why.to_string())
 }
 
 fn dsn(board: &Board, lease: &dyn LeaseView, query: &Query) -> Answer {

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod asks;
+pub mod config_document;
 pub mod discovery;
 pub mod documents;
 pub mod health;
@@ -29,7 +30,7 @@ use tokio::sync::watch;
 use tonic::service::RoutesBuilder;
 use tonic::transport::server::TcpIncoming;
 
-use crate::board::{Board, Foresight, LeaseView, Propose};
+use crate::board::{Board, Foresight, LeaseView, Propose, TrySettings};
 use crate::exchange::PeerBackend;
 use crate::secret::{AdminToken, ClusterSecret};
 use crate::tls::Tls;
@@ -66,6 +67,8 @@ pub struct Parts {
     pub propose: Arc<dyn Propose>,
     /// What answers other members.
     pub peer: Arc<dyn PeerBackend>,
+    /// What every member's PostgreSQL says to settings.
+    pub try_settings: Arc<dyn TrySettings>,
     /// What can be done to this member alone.
     pub local: Arc<dyn LocalControl>,
     /// What the cluster would decide.
@@ -194,6 +197,7 @@ impl Listeners {
             asks: asks.clone(),
             lease: Arc::clone(&parts.lease),
             foresight: Arc::clone(&parts.foresight),
+            try_settings: Arc::clone(&parts.try_settings),
             token: options.token.clone(),
             is_https: options.tls.is_some(),
         };
@@ -277,6 +281,7 @@ async fn serve_grpc(
             asks,
             lease: parts.lease,
             local: parts.local,
+            try_settings: parts.try_settings,
             foresight: parts.foresight,
             backups: parts.backups,
             token: options.token.clone(),

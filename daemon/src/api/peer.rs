@@ -145,4 +145,18 @@ impl v1::peer_server::Peer for PeerService {
         let answer = self.backend.renew(renewal).await;
         Ok(Response::new(wire::encode_renewal(attempt, &answer)))
     }
+
+    async fn try_parameters(
+        &self,
+        request: Request<v1::TryParametersRequest>,
+    ) -> Result<Response<v1::TryParametersReply>, Status> {
+        let header = request.get_ref().header.as_ref();
+        self.caller(&request, header, "Peer/TryParameters")?;
+        let v1::TryParametersRequest {
+            version, settings, ..
+        } = request.into_inner();
+        let settings = wire::decode_tried(version, &settings).map_err(invalid)?;
+        let problems = self.backend.try_parameters(settings).await;
+        Ok(Response::new(v1::TryParametersReply { problems }))
+    }
 }

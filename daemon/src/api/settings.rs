@@ -5,18 +5,29 @@ use cluster_core::change::{Command, Rejected};
 use cluster_core::decide;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::settings::Mode;
-use cluster_core::model::settings_change::Assignment;
-use cluster_core::model::{Settings, SettingsChange};
-use serde_json::{Map, Value, json};
+use cluster_core::model::{Assignment, ClusterState, Settings, SettingsChange};
 
 use super::asks::Asks;
-use crate::board::{Board, ProposeError};
+use crate::board::{Board, ProposeError, TrySettings};
 
-/// A change that the truth, as known here, would take.
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Only what is assigned changes.
+    Assign(Vec<Assignment>),
+    /// What is not assigned gets its default.
+    Replace(Vec<Assignment>),
+    /// Back to an earlier revision.
+    Restore(u64),
+}
+
+/// A change that the truth, as known here, would take, and every PostgreSQL that could be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// Only the keys that change.
-    pub change: SettingsChange,
+    /// What is proposed.
+    change: SettingsChange,
+    /// The revision it is made for; none: whatever it is by then.
+    expected: Option<u64>,
     /// The settings with it.
     pub next: Settings,
     /// What differs, as `key old -> new`.
@@ -27,14 +38,30 @@ pub struct Planned {
     pub notes: Vec<String>,
 }
 
-/// What these assignments would change.
+/// What this wish would change. `expected` is the revision that was seen by whoever asks.
 ///
 /// # Errors
-/// Everything that will not do, whether a word, a number or the whole.
-pub fn plan(asks: &Asks, now: Moment, assignments: &[Assignment]) -> Result<Planned, Vec<String>> {
-    let (change, mut problems) = SettingsChange::read(assignments);
+/// Everything that will not do, whether a word, a number, the whole, or for PostgreSQL.
+pub async fn plan(
+    asks: &Asks,
+    try_settings: &dyn TrySettings,
+    now: Moment,
+    wish: &Wish,
+    expected: Option<u64>,
+) -> Result<Planned, Vec<String>> {
+    let board = asks.board();
+    let before = &board.state.settings;
+    let (change, mut problems) = read(&board.state, wish);
+    let next = change.applied_to(before);
+    problems.extend(before.problems_from_afar(&next));
+    // A whole document is made for what it was made from.
+    let expected = expected.or_else(|| {
+        let is_whole = change.whole.is_some();
+        is_whole.then(|| board.state.settings_revision())
+    });
     let rehearsed = asks.rehearse(Command::ChangeSettings {
         change: Box::new(change.clone()),
+        expected,
         by: String::new(),
     });
     match rehearsed {
@@ -42,19 +69,49 @@ pub fn plan(asks: &Asks, now: Moment, assignments: &[Assignment]) -> Result<Plan
         Err(Rejected::BadSettings(more)) => problems.extend(more),
         Err(other) => problems.push(other.to_string()),
     }
+    problems.dedup();
+    let mut notes = notes(&board, now, &next);
+    if problems.is_empty() && next.parameter_maps() != before.parameter_maps() {
+        let tried = try_settings.try_settings(&next).await;
+        problems.extend(tried.problems);
+        notes.extend(tried.not_tried);
+    }
     if !problems.is_empty() {
         return Err(problems);
     }
-    let board = asks.board();
-    let before = &board.state.settings;
-    let next = change.applied_to(before);
     Ok(Planned {
         changes: before.differences(&next),
         lowers: before.lowers(&next),
-        notes: notes(&board, now, &next),
+        notes,
         change,
+        expected,
         next,
     })
+}
+
+fn read(state: &ClusterState, wish: &Wish) -> (SettingsChange, Vec<String>) {
+    match wish {
+        Wish::Assign(assignments) => SettingsChange::read(assignments),
+        Wish::Replace(assignments) => {
+            let (change, problems) = SettingsChange::read(assignments);
+            let whole = change.applied_to(&Settings::default());
+            (SettingsChange::to(whole), problems)
+        }
+        Wish::Restore(revision) => {
+            let mut kept = state.settings_log.iter();
+            if let Some(found) = kept.find(|it| it.revision == *revision) {
+                return (SettingsChange::to(found.settings.clone()), Vec::new());
+            }
+            let all = state.settings_log.iter().map(|it| it.revision.to_string());
+            let all: Vec<String> = all.collect();
+            let text = if all.is_empty() {
+                "revision: nothing was changed so far".to_owned()
+            } else {
+                format!("revision: {revision} is not kept ({})", all.join(", "))
+            };
+            (SettingsChange::default(), vec![text])
+        }
+    }
 }
 
 /// Carries a plan out.
@@ -64,6 +121,7 @@ pub fn plan(asks: &Asks, now: Moment, assignments: &[Assignment]) -> Result<Plan
 pub async fn carry_out(asks: &Asks, planned: &Planned, by: &str) -> Result<(), ProposeError> {
     let command = Command::ChangeSettings {
         change: Box::new(planned.change.clone()),
+        expected: planned.expected,
         by: by.to_owned(),
     };
     asks.propose(command).await
@@ -80,8 +138,20 @@ fn notes(board: &Board, now: Moment, next: &Settings) -> Vec<String> {
                     clusterd";
         notes.push(text.to_owned());
     }
+    if next.parameter_maps() != before.parameter_maps() {
+        let text = "PostgreSQL takes them within moments; what waits for a restart is in `clusterctl list`, \
+                    and `clusterctl restart --pending` restarts one member after the other";
+        notes.push(text.to_owned());
+    }
+    let confirming = |settings: &Settings| -> Vec<_> {
+        let members = settings.members.iter();
+        members
+            .map(|(name, own)| (name.clone(), own.nosync, own.sync_priority))
+            .filter(|(_, nosync, priority)| nosync.is_some() || priority.is_some())
+            .collect()
+    };
     let is_about_commits =
-        next.durability() != before.durability() || next.members != before.members;
+        next.durability() != before.durability() || confirming(next) != confirming(before);
     if !is_about_commits {
         return notes;
     }
@@ -120,73 +190,4 @@ fn able(board: &Board, now: Moment, next: &Settings) -> u64 {
         .iter()
         .filter(|name| Some(*name) != holder && may(name))
         .count() as u64
-}
-
-/// The whole document, defaults included.
-pub fn document(settings: &Settings) -> Value {
-    let mut body = serde_json::to_value(settings).unwrap_or_default();
-    for (key, value) in [
-        ("k", json!(settings.k)),
-        ("k_min", json!(settings.k_min)),
-        ("zones", json!(settings.zones)),
-        ("members", json!(settings.members)),
-    ] {
-        body[key] = value;
-    }
-    body
-}
-
-/// The assignments of a partial document: a value that is null takes the key away.
-///
-/// # Errors
-/// Everything that is not where the document has it.
-pub fn assignments(body: &Map<String, Value>) -> Result<Vec<Assignment>, Vec<String>> {
-    let (mut found, mut problems) = (Vec::new(), Vec::new());
-    let mut take = |key: String, member: Option<&String>, value: &Value| match text(value) {
-        Some(value) => found.push(Assignment {
-            key,
-            value,
-            member: member.cloned(),
-        }),
-        None => problems.push(format!("{key}: not a single value")),
-    };
-    let mut misplaced = Vec::new();
-    for (key, value) in body {
-        match (key.as_str(), value) {
-            ("zones", Value::Object(zones)) => {
-                for (name, zone) in zones {
-                    take(format!("zones.{name}"), None, zone);
-                }
-            }
-            ("members", Value::Object(members)) => {
-                for (name, own) in members {
-                    let Value::Object(own) = own else {
-                        misplaced.push(format!("members.{name}: an object is expected"));
-                        continue;
-                    };
-                    for (key, value) in own {
-                        take(key.clone(), Some(name), value);
-                    }
-                }
-            }
-            ("zones" | "members", _) => misplaced.push(format!("{key}: an object is expected")),
-            _ => take(key.clone(), None, value),
-        }
-    }
-    problems.extend(misplaced);
-    if problems.is_empty() {
-        Ok(found)
-    } else {
-        Err(problems)
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => Some(String::new()),
-        Value::Bool(value) => Some(value.to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::String(text) => Some(text.clone()),
-        Value::Array(_) | Value::Object(_) => None,
-    }
 }

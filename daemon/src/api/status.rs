@@ -96,6 +96,16 @@ pub fn notes(
     if board.state.pause.is_some() {
         notes.push("the cluster is paused".to_owned());
     }
+    if *kind == RequestKind::RestartPending {
+        for facts in topology::members(board, now) {
+            let each = facts.pending().iter();
+            notes.extend(each.map(|it| format!("{}: {it}", facts.name)));
+        }
+        if notes.is_empty() {
+            notes.push("nothing waits for a restart".to_owned());
+        }
+        return notes;
+    }
     if !kind.moves_primary() {
         return notes;
     }
@@ -220,7 +230,12 @@ fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::Memb
         tags: Some(wire::tags(
             &board.state.tags_in_force(facts.name, announced),
         )),
-        pending_restart: false,
+        pending_restart: !facts.pending().is_empty(),
+        pending: facts.pending().iter().map(wire::pending).collect(),
+        parameters_refused: report
+            .and_then(|report| report.health.refusal.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         probes: report
             .map(|report| wire::probes(&report.health))
             .unwrap_or_default(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
-use cluster_core::model::member::Member;
+use cluster_core::model::member::{Member, PendingRestart};
 use cluster_core::model::{
     ClusterState, Incarnation, Lsn, MemberKind, MemberName, MemberReport, PostgresStatus,
     TimelineId,
@@ -55,6 +55,13 @@ pub struct Facts<'a> {
 }
 
 impl Facts<'_> {
+    /// What takes effect with the next start of its server; nothing when it was not heard lately.
+    pub fn pending(&self) -> &[PendingRestart] {
+        self.report
+            .filter(|_| self.is_fresh)
+            .map_or(&[], MemberReport::pending_restart)
+    }
+
     /// Bytes received behind the primary.
     pub fn receive_lag(&self) -> Option<u64> {
         self.lag(self.receive)

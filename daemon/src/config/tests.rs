@@ -499,19 +499,3 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     assert_eq!(backup.options.max_rate, Some(50 << 20));
     assert!(!format!("{config:?} {}", config.dump()).contains("hush"));
 }
-
-/// What the façade would refuse at every start is refused here, before anything runs.
-#[test]
-fn owned_parameters_are_those_of_the_facade() {
-    let source = include_str!("../postgres/config_files.rs");
-    let (_, list) = source
-        .split_once("pub const MANAGED: &[&str] = &[")
-        .expect("the list");
-    let (list, _) = list.split_once("];").expect("its end");
-    let managed: Vec<&str> = list
-        .lines()
-        .map(|line| line.trim().trim_matches([',', '"']))
-        .filter(|l| !l.is_empty())
-        .collect();
-    assert_eq!(super::validate::postgres::OWNED, managed);
-}

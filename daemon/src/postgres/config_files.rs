@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use cluster_core::model::parameters;
+
 use super::conninfo::{self, quote_setting};
 use super::control_data::ControlData;
 use super::held_replay::APPLY_DELAY;
@@ -21,51 +23,6 @@ const IDENT: &str = "pg_ident.conf";
 const INPUTS: &str = "config-inputs.json";
 /// Included by the postgresql.conf that our initdb leaves in PGDATA.
 pub(super) const FOREIGN_START: &str = "clusterd-foreign-start.conf";
-/// Parameters that belong to the daemon: refused from users, scrubbed from `postgresql.auto.conf`.
-pub const MANAGED: &[&str] = &[
-    "allow_alter_system",
-    "archive_cleanup_command",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "cluster_name",
-    "clusterd.rule",
-    "config_file",
-    "data_directory",
-    "data_sync_retry",
-    "external_pid_file",
-    "fsync",
-    "full_page_writes",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "lc_messages",
-    "listen_addresses",
-    "log_destination",
-    "logging_collector",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restart_after_crash",
-    "restore_command",
-    "synchronous_standby_names",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "update_process_title",
-    "wal_log_hints",
-];
-
 /// Our defaults where PostgreSQL's would make a cluster slow to notice or slow to follow; users may
 /// set these. Source: hazards section 8; X22 for the status interval.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -95,7 +52,7 @@ impl Postgres {
     /// Not durable, because every start writes them anew; what must survive a power cut is the
     /// promise outside PGDATA, and no hand-over waits for a disk here.
     pub fn write_config(&self, inputs: &ConfigInputs) -> Result<(), Error> {
-        let problems = self.refuse_managed(&inputs.parameters);
+        let problems = self.refuse_managed(inputs);
         if !problems.is_empty() {
             return Err(Error::Parameters { problems });
         }
@@ -227,8 +184,9 @@ impl Postgres {
         durable_file::write(&path, text.as_bytes(), 0o600, self.owner())
     }
 
-    /// Defaults, imported ones, the member's own and the replicated ones, the later over the earlier.
-    pub(super) fn user_parameters(&self, inputs: &ConfigInputs) -> BTreeMap<String, String> {
+    /// Defaults, imported ones, the cluster's, those of the member's config file and those set for it at
+    /// run time, the later over the earlier.
+    pub(super) fn wanted_parameters(&self, inputs: &ConfigInputs) -> BTreeMap<String, String> {
         let mut all: BTreeMap<String, String> = DEFAULTS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -253,10 +211,12 @@ impl Postgres {
         }
         let imported = self.imported().parameters;
         let own = &self.options().parameters;
-        for (name, value) in imported.iter().chain(own).chain(&inputs.parameters) {
+        let cluster = &inputs.parameters;
+        let set = &inputs.member_parameters;
+        for (name, value) in imported.iter().chain(cluster).chain(own).chain(set) {
             let name = name.to_ascii_lowercase();
             // Ours stay ours, even if a later release manages more than the one that imported.
-            if !MANAGED.contains(&name.as_str()) {
+            if parameters::managed(&name).is_none() {
                 all.insert(name, value.clone());
             }
         }
@@ -340,25 +300,15 @@ impl Postgres {
     }
 
     /// Problems of parameters that are ours or are no parameters at all.
-    pub(super) fn refuse_managed(&self, parameters: &BTreeMap<String, String>) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (name, value) in self.options().parameters.iter().chain(parameters) {
-            let lower = name.to_ascii_lowercase();
-            if MANAGED.contains(&lower.as_str()) {
-                problems.push(format!("{name}: belongs to clusterd"));
-            } else if !is_parameter_name(name) {
-                problems.push(format!("{name:?}: not the name of a parameter"));
-            } else if value.contains(['\n', '\r', '\0']) {
-                problems.push(format!("{name}: the value holds a line break"));
-            } else if lower == "wal_level" && !["replica", "logical"].contains(&value.as_str()) {
-                problems.push(format!("{name}: must be replica or logical"));
-            } else if lower == "synchronous_commit" && value.eq_ignore_ascii_case("remote_write") {
-                problems.push(format!(
-                    "{name}: remote_write confirms what a standby has not flushed (on or remote_apply)"
-                ));
-            }
-        }
-        problems
+    pub(super) fn refuse_managed(&self, inputs: &ConfigInputs) -> Vec<String> {
+        let own = self.options().parameters.iter();
+        own.chain(&inputs.parameters)
+            .chain(&inputs.member_parameters)
+            .filter_map(|(name, value)| {
+                let text = parameters::problem(name, value)?;
+                Some(format!("{name}: {text}"))
+            })
+            .collect()
     }
 }
 
@@ -375,14 +325,8 @@ fn key_of(line: &str) -> Option<String> {
 }
 
 fn is_managed_line(line: &str) -> bool {
-    key_of(line).is_some_and(|key| MANAGED.contains(&key.as_str()) || key.starts_with("include"))
-}
-
-fn is_parameter_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.')
+    key_of(line)
+        .is_some_and(|key| parameters::managed(&key).is_some() || key.starts_with("include"))
 }
 
 #[cfg(test)]
@@ -402,10 +346,5 @@ mod tests {
         for line in ["work_mem = '1MB'", "# fsync = off", "", "my.fsync = 1"] {
             assert!(!is_managed_line(line), "{line}");
         }
-    }
-
-    #[test]
-    fn the_list_of_managed_parameters_is_sorted_and_without_twins() {
-        assert!(MANAGED.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

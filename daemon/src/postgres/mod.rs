@@ -41,6 +41,7 @@ mod old_server;
 mod old_standby;
 mod options;
 mod parameters;
+mod pending;
 mod probe;
 mod processes;
 mod promote;
@@ -53,6 +54,7 @@ mod status;
 mod supervisor;
 mod swap;
 mod tool;
+mod trial;
 mod version;
 
 use std::path::{Path, PathBuf};
@@ -63,7 +65,6 @@ use cluster_core::model::{Lsn, TimelineId};
 
 pub use backup::BaseBackup;
 pub use basebackup::CopyOf;
-pub use config_files::MANAGED;
 pub use confirmations::Given;
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
@@ -112,6 +113,12 @@ struct Inner {
     /// The gate is open on disk, and the server may not have read that yet.
     is_opening: std::sync::atomic::AtomicBool,
     probes: probe::Workers,
+    /// What starts went well.
+    trials: Mutex<trial::Trials>,
+    /// The version of the installed program, and when that file was written.
+    installed: Mutex<Option<(std::time::SystemTime, String)>>,
+    /// One check of parameters at a time: it writes a file.
+    validating: tokio::sync::Mutex<()>,
 }
 
 impl Postgres {
@@ -138,11 +145,15 @@ impl Postgres {
             stopping: Mutex::default(),
             is_opening: std::sync::atomic::AtomicBool::default(),
             probes: probe::Workers::default(),
+            trials: Mutex::default(),
+            installed: Mutex::default(),
+            validating: tokio::sync::Mutex::default(),
         };
         postgres.major = find_major(&postgres.options.bin_dir, owner).await?;
         let postgres = Postgres {
             inner: Arc::new(postgres),
         };
+        *lock(&postgres.inner.trials) = postgres.read_trials();
         if let Some(inputs) = postgres.read_inputs() {
             postgres.remember_inputs(inputs);
         }

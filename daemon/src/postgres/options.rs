@@ -113,7 +113,7 @@ pub struct PostgresOptions {
     pub replication_tls: ReplicationTls,
     /// `archive_command` of every server here; none leaves archiving to nobody.
     pub archive_command: Option<String>,
-    /// The user's own parameters.
+    /// Those of the member's config file.
     pub parameters: BTreeMap<String, String>,
     /// `--wal-segsize` of a new cluster, in MiB.
     pub wal_segment_mb: u32,
@@ -123,8 +123,6 @@ pub struct PostgresOptions {
     pub encoding: String,
     /// Lines of `pg_hba.conf` for clients, used while the gate is open.
     pub hba_lines: Vec<String>,
-    /// Whether sessions open on a standby survive its promotion (DESIGN section 7).
-    pub keep_standby_sessions: bool,
     /// How much divergent WAL may be set aside before a rewind, in bytes.
     pub divergent_wal_cap_bytes: u64,
     /// `--max-rate` of a basebackup, in kilobytes a second.
@@ -164,7 +162,6 @@ impl PostgresOptions {
             locale: "C.UTF-8".to_owned(),
             encoding: "UTF8".to_owned(),
             hba_lines: Vec::new(),
-            keep_standby_sessions: false,
             divergent_wal_cap_bytes: 4 << 30,
             clone_rate_kb: None,
         }
@@ -228,14 +225,20 @@ pub struct ConfigInputs {
     pub rule: RuleId,
     /// Whether clients may connect.
     pub gate: Gate,
-    /// Replicated parameters, over the member's own.
+    /// The cluster's parameters for this role; those of the member's config file win over them.
     pub parameters: BTreeMap<String, String>,
+    /// What is set for this member at run time; it wins over all others.
+    #[serde(default)]
+    pub member_parameters: BTreeMap<String, String>,
     /// The other members, for hba.
     pub members: Vec<MemberAddress>,
     /// `restore_command`; cleared by `detach`.
     pub restore_command: Option<String>,
     /// `archive_command`, when archiving is on.
     pub archive_command: Option<String>,
+    /// Whether sessions open on a standby survive its promotion (DESIGN section 7).
+    #[serde(default)]
+    pub keeps_sessions: bool,
     /// No apply delay, whatever the parameters say: somebody needs what lies here.
     #[serde(default)]
     pub replays_at_once: bool,
@@ -253,9 +256,11 @@ impl Default for ConfigInputs {
             rule: RuleId::default(),
             gate: Gate::Closed,
             parameters: BTreeMap::new(),
+            member_parameters: BTreeMap::new(),
             members: Vec::new(),
             restore_command: None,
             archive_command: None,
+            keeps_sessions: false,
             replays_at_once: false,
         }
     }

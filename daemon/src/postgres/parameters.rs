@@ -3,25 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::conninfo::quote_setting;
+use super::options::ConfigInputs;
 use super::{Error, Postgres, durable_file};
 
 impl Postgres {
-    /// Every problem with these parameters together with the member's own; empty means good.
+    /// Every problem with these parameters as this server would get them, with the member's own and the
+    /// defaults; empty means good.
     ///
     /// The programs read them as a configuration file of a server that does not exist, so nothing
     /// running is touched; values that only a start can refuse (an unknown library) are not found.
-    pub async fn validate_parameters(
-        &self,
-        parameters: &BTreeMap<String, String>,
-    ) -> Result<Vec<String>, Error> {
-        let mut problems = self.refuse_managed(parameters);
+    pub async fn validate_parameters(&self, inputs: &ConfigInputs) -> Result<Vec<String>, Error> {
+        let mut problems = self.refuse_managed(inputs);
         if !problems.is_empty() {
             return Ok(problems);
         }
-        let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
-        for (name, value) in self.options().parameters.iter().chain(parameters) {
-            wanted.insert(name, value);
-        }
+        let _turn = self.inner.validating.lock().await;
+        let mut wanted = self.wanted_parameters(inputs);
         // A file with unknown names is given up before any value is looked at: leave them out and
         // read again, so that one answer holds everything.
         loop {
@@ -37,7 +34,10 @@ impl Postgres {
     }
 
     /// What the server's parser says about a file with these parameters.
-    async fn read_as_config(&self, wanted: &BTreeMap<&str, &str>) -> Result<Vec<String>, Error> {
+    async fn read_as_config(
+        &self,
+        wanted: &BTreeMap<String, String>,
+    ) -> Result<Vec<String>, Error> {
         let place = self.state_path("validate");
         durable_file::make_directory(&place, self.owner())?;
         let file = place.join("postgresql.conf");

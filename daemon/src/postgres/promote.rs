@@ -95,7 +95,7 @@ impl Postgres {
             why: "its history file is missing".to_owned(),
         })?;
         passed("signal");
-        if !self.options().keep_standby_sessions {
+        if !self.inputs().keeps_sessions {
             self.end_client_sessions().await?;
         }
         Ok(Promotion { timeline, fork })

@@ -6,9 +6,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cluster_core::model::parameters;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::config_files;
 use super::data_dir::DataDirKind;
 use super::options::{ConfigInputs, Gate, MemberAddress, StopMode, Upstream};
 use super::supervisor::{Program, ServerProcess};
@@ -63,11 +63,13 @@ impl Postgres {
         }
         let mut inputs = inputs.clone();
         inputs.gate = Gate::Closed;
+        self.judge_last_start(&inputs);
         self.write_config(&inputs)?;
         let control = self.control_data().await?;
         self.write_foreign_start(&control)?;
         let output = self.state_path(OUTPUT);
         self.prepare_output(&output)?;
+        self.note_start(&inputs)?;
         let program = Program {
             program: self.program("postgres"),
             args: self.server_arguments(&control),
@@ -323,7 +325,7 @@ impl Postgres {
             .query(
                 self.limits().statement,
                 sql::FOREIGN_SETTINGS,
-                &[&config_files::MANAGED, &own],
+                &[&parameters::managed_names(), &own],
             )
             .await?;
         let mut names: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
@@ -341,10 +343,16 @@ impl Postgres {
 
 /// The last few kilobytes of a file.
 fn end_of(path: &std::path::Path) -> std::io::Result<String> {
+    let size = path.metadata()?.len();
+    output_since(path, size.saturating_sub(8192))
+}
+
+/// What a file holds from here on, at most a megabyte of it.
+pub(super) fn output_since(path: &std::path::Path, from: u64) -> std::io::Result<String> {
+    const MOST: u64 = 1 << 20;
     let mut file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(size.saturating_sub(8192)))?;
-    let mut end = Vec::new();
-    file.read_to_end(&mut end)?;
-    Ok(String::from_utf8_lossy(&end).into_owned())
+    file.seek(SeekFrom::Start(from))?;
+    let mut said = Vec::new();
+    file.take(MOST).read_to_end(&mut said)?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }

@@ -92,6 +92,16 @@ pub(super) const END_CLIENT_SESSIONS: &str = "\
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
 WHERE backend_type = 'client backend' AND application_name <> 'clusterd' AND pid <> pg_backend_pid()";
 
+/// Parameters whose new value waits for a start.
+pub(super) const PENDING_RESTART: &str = "\
+SELECT name, current_setting(name) AS value, boot_val AS default FROM pg_settings \
+WHERE pending_restart ORDER BY name";
+
+/// Which server this is, and since when.
+pub(super) const SERVER_START: &str = "\
+SELECT current_setting('server_version') AS version, \
+  (extract(epoch FROM pg_postmaster_start_time()) * 1000)::int8 AS started";
+
 /// Managed parameters whose value comes from a file that is not ours.
 pub(super) const FOREIGN_SETTINGS: &str = "\
 SELECT name FROM pg_settings WHERE name = ANY($1) AND sourcefile IS NOT NULL AND sourcefile <> $2";

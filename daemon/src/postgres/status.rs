@@ -209,6 +209,9 @@ impl Postgres {
         let recovering: bool = row.get("recovering");
         observer.last_answer = Some((pid, Instant::now(), !recovering));
         observer.reconnect_after = None;
+        if self.is_on_trial() {
+            self.on_disk(|it| it.note_answer()).await??;
+        }
         if recovering {
             self.standby(observer, pid, &row).await
         } else {

@@ -63,6 +63,12 @@ impl Major {
     }
 }
 
+/// The version in what `postgres -V` says, in the words of the parameter `server_version`.
+pub fn of_program(said: &str) -> Option<String> {
+    let (_, version) = said.trim().split_once("(PostgreSQL) ")?;
+    Some(version.to_owned())
+}
+
 /// Whether this kernel's `syncfs` reports writes that failed. Source: 5.8 and later do, PostgreSQL's
 /// manual on `recovery_init_sync_method`.
 pub fn syncfs_reports_errors(release: &str) -> bool {

@@ -276,7 +276,10 @@ fn times_in_force(options: &RaftOptions, log: &LogStore, machine: &Machine) -> L
     let stored = state.identity.as_ref().map(|_| state.settings.preset);
     let logged = log.last_command(|command| match command {
         Command::SetPreset { preset } => Some(*preset),
-        Command::ChangeSettings { change, .. } => change.preset,
+        Command::ChangeSettings { change, .. } => {
+            let whole = change.whole.as_ref().map(|whole| whole.preset);
+            change.preset.or(whole)
+        }
         Command::Form { settings, .. } => Some(settings.preset),
         _ => None,
     });

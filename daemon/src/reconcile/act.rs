@@ -11,6 +11,7 @@ use cluster_core::decide::Action;
 use cluster_core::decide::rule_setter::first_value;
 use cluster_core::model::lease::LeaseTimes;
 use cluster_core::model::member::SealReport;
+use cluster_core::model::settings::Role;
 use cluster_core::model::view::{Marker, NoRoom, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
@@ -29,6 +30,7 @@ use crate::raft::AppliedState;
 
 use super::durable::{self, DurableRecord};
 use super::observe::{observe, process_set};
+use super::parameters;
 
 /// Waiting for the receiver to go.
 pub(super) const DETACH_LIMIT: Duration = Duration::from_secs(10);
@@ -269,10 +271,20 @@ impl Actor {
                 Ok(Done::RequestDone(request))
             }
             Action::Reload { request } => {
-                let wanted = self.inputs(&context.state);
+                let is_holder = context
+                    .state
+                    .granted()
+                    .is_some_and(|reign| reign.holder == self.me);
+                let role = if is_holder {
+                    Role::Primary
+                } else {
+                    Role::Standby
+                };
+                let wanted = parameters::of(&self.me, &context.state.settings, role);
+                let members = member_addresses(&self.me, &context.state);
                 let edit = |inputs: &mut ConfigInputs| {
-                    inputs.parameters = wanted.parameters;
-                    inputs.members = wanted.members;
+                    wanted.put(inputs);
+                    inputs.members = members;
                 };
                 self.postgres
                     .edit_config(edit)
@@ -285,11 +297,12 @@ impl Actor {
 
     /// Configuration of a sealed standby: no upstream, the fence, the gate closed.
     fn inputs(&self, state: &ClusterState) -> ConfigInputs {
-        ConfigInputs {
-            parameters: state.settings.parameters.clone(),
+        let mut inputs = ConfigInputs {
             members: member_addresses(&self.me, state),
             ..ConfigInputs::default()
-        }
+        };
+        parameters::of(&self.me, &state.settings, Role::Standby).put(&mut inputs);
+        inputs
     }
 
     async fn new_incarnation(&self) -> Result<Incarnation, Error> {

@@ -7,20 +7,27 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cluster_core::change::{Command, Rejected};
+use cluster_core::model::settings::Role;
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::Seen;
-use cluster_core::model::{MemberName, MemberReport, NodeId};
+use cluster_core::model::{MemberName, MemberReport, NodeId, Settings};
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
-use crate::board::{Propose, ProposeError, VerdictLine};
+use crate::board::{Propose, ProposeError, Tried, TrySettings, VerdictLine};
 use crate::exchange::{AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest};
 use crate::lease::{LeaseKeeper, RenewOrder, RenewOutcome, now};
 use crate::peers::{Peers, Target};
+use crate::postgres::{ConfigInputs, Postgres};
 use crate::raft::{ClusterStore, ProposeError as RaftProposeError, RenewRefused};
 
 use super::member_loop::Looked;
+use super::parameters;
 use super::reports::Reports;
 
+/// A member's PostgreSQL reads a file of parameters twice.
+const TRY_LIMIT: Duration = Duration::from_secs(10);
 /// One forwarded proposal.
 const FORWARD_LIMIT: Duration = Duration::from_secs(3);
 
@@ -53,6 +60,8 @@ pub struct Backend {
     pub words: Mutex<LeaderWords>,
     /// Renewals this process refused, for the metrics.
     pub refused: std::sync::atomic::AtomicU64,
+    /// This member's PostgreSQL, and the runtime of whatever touches it; none on a witness.
+    pub postgres: Option<(Postgres, Handle)>,
 }
 
 /// Where a leader is.
@@ -286,8 +295,87 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
     }
 }
 
+impl Backend {
+    /// Whom to ask, besides this member.
+    fn other_databases(&self) -> Option<(Identity, Vec<(MemberName, String)>)> {
+        let applied = self.store.state();
+        let identity = applied.state.identity.clone()?;
+        let others = applied.state.databases();
+        let others = others.filter(|(name, _)| **name != self.me);
+        let others = others.map(|(name, member)| (name.clone(), member.addresses.peer.clone()));
+        Some((identity, others.collect()))
+    }
+
+    async fn try_at(
+        &self,
+        identity: &Identity,
+        (name, address): &(MemberName, String),
+        settings: &Settings,
+    ) -> Result<Vec<String>, String> {
+        let target = Target {
+            identity,
+            name,
+            address,
+        };
+        let answer = self.peers.try_parameters(target, settings, TRY_LIMIT).await;
+        answer.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl TrySettings for Backend {
+    async fn try_settings(&self, settings: &Settings) -> Tried {
+        let mut tried = Tried::default();
+        let Some((identity, others)) = self.other_databases() else {
+            return tried;
+        };
+        let asked = others
+            .iter()
+            .map(|other| self.try_at(&identity, other, settings));
+        let own = PeerBackend::try_parameters(self, settings.clone());
+        let (own, answers) = tokio::join!(own, join_all(asked));
+        let all = answers.into_iter().zip(&others);
+        let all = all.map(|(answer, (name, _))| (name, answer));
+        for (name, answer) in std::iter::once((&self.me, Ok(own))).chain(all) {
+            match answer {
+                Ok(problems) => {
+                    for problem in problems {
+                        tried.problems.push(format!("{name}: {problem}"));
+                    }
+                }
+                Err(why) => tried.not_tried.push(format!("not tried on {name}: {why}")),
+            }
+        }
+        tried
+    }
+}
+
 #[async_trait]
 impl PeerBackend for Backend {
+    async fn try_parameters(&self, settings: Settings) -> Vec<String> {
+        let Some((postgres, beside)) = self.postgres.clone() else {
+            return Vec::new();
+        };
+        let me = self.me.clone();
+        let asking = beside.spawn(async move {
+            let mut problems = Vec::new();
+            for role in [Role::Primary, Role::Standby] {
+                let mut inputs = ConfigInputs::default();
+                parameters::of(&me, &settings, role).put(&mut inputs);
+                let found = postgres.validate_parameters(&inputs).await;
+                for problem in found.unwrap_or_else(|error| vec![error.to_string()]) {
+                    if !problems.contains(&problem) {
+                        problems.push(problem);
+                    }
+                }
+            }
+            problems
+        });
+        asking
+            .await
+            .unwrap_or_else(|error| vec![format!("the try was given up: {error}")])
+    }
+
     async fn report(&self, report: MemberReport) -> Result<MergedView, NotLeader> {
         self.reports.take(report);
         self.merged_view().ok_or_else(|| NotLeader {

@@ -24,6 +24,7 @@ pub mod foresight;
 pub mod high_water;
 pub mod member_loop;
 pub mod observe;
+pub mod parameters;
 pub mod probes;
 pub mod reports;
 pub mod rule_keeper;

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
-use cluster_core::model::member::{ArchiveReport, Health, Probe};
+use cluster_core::model::member::{ArchiveReport, Health, Pending, Probe, Refusal};
 use cluster_core::model::settings::Mode;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
-use tokio::sync::watch;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::lease::now;
@@ -39,6 +40,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 pub struct Findings {
     inner: Mutex<Inner>,
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+    written: Notify,
 }
 
 #[derive(Default)]
@@ -50,6 +52,8 @@ struct Inner {
     free_bytes: Option<u64>,
     commits: CommitFindings,
     strangers_ended: u64,
+    pending: Option<Pending>,
+    refusal: Option<Refusal>,
 }
 
 #[derive(Default)]
@@ -91,8 +95,8 @@ impl Findings {
     /// With what is told of the archive, when there is one.
     pub fn with_archive(archive: Option<watch::Receiver<Option<ArchiveReport>>>) -> Findings {
         Findings {
-            inner: Mutex::default(),
             archive,
+            ..Findings::default()
         }
     }
 
@@ -107,8 +111,29 @@ impl Findings {
             commit_overrides: inner.commits.overrides.clone(),
             cancelled_waits: inner.commits.cancelled,
             strangers_ended: inner.strangers_ended,
+            pending_restart: inner.pending.clone(),
+            refusal: inner.refusal.clone(),
             archive: self.archive.as_ref().and_then(|it| it.borrow().clone()),
         }
+    }
+
+    pub(super) fn set_pending(&self, found: Option<Pending>) {
+        self.lock().pending = found;
+    }
+
+    pub(super) fn set_refusal(&self, found: Option<Refusal>) {
+        self.lock().refusal = found;
+    }
+
+    /// Parameters were written: what waits for a restart is another question now.
+    pub(super) fn ask_again(&self) {
+        self.lock().pending = None;
+        self.written.notify_one();
+    }
+
+    /// Resolves with the next [`Findings::ask_again`].
+    pub(super) fn asked_again(&self) -> Notified<'_> {
+        self.written.notified()
     }
 
     /// What is known of commits that wait for nobody.
@@ -159,6 +184,8 @@ impl Chores {
         tokio::spawn(self.clone().keep_slots());
         tokio::spawn(self.clone().admit_members());
         tokio::spawn(self.clone().watch_settings());
+        tokio::spawn(self.clone().follow_settings());
+        tokio::spawn(self.clone().watch_pending());
         tokio::spawn(self.clone().watch_commits());
         tokio::spawn(self.clone().checkpoint_each_epoch());
     }

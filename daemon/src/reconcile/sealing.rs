@@ -108,7 +108,7 @@ impl Actor {
         if timeout(LIFTED_SOON, self.wait_until_replay_goes_on())
             .await
             .is_ok()
-            || self.postgres.options().keep_standby_sessions
+            || self.postgres.inputs().keeps_sessions
         {
             return Ok(Done::Plain);
         }

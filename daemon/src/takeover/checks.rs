@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use crate::config::{Config, PostgresConfig};
-use crate::postgres::{Imported, MANAGED, OldFacts, OldParameter};
+use cluster_core::model::parameters;
+
+use crate::postgres::{Imported, OldFacts, OldParameter};
 
 use super::distribution::Starter;
 use super::standby;
@@ -87,7 +89,7 @@ fn parameters(situation: &Situation<'_>, found: &mut Findings) {
         let own = situation.postgres.parameters.get(name);
         let name = name.to_ascii_lowercase();
         match own {
-            _ if MANAGED.contains(&name.as_str()) => {
+            _ if parameters::managed(&name).is_some() => {
                 found.replaced.push((name, value.clone()));
             }
             Some(own) if own != value => found.overruled.push((name, value.clone(), own.clone())),
@@ -264,7 +266,7 @@ fn warn(situation: &Situation<'_>, warnings: &mut Vec<String>) {
         ));
     }
     for parameter in &facts.parameters {
-        if names_a_file(parameter) && !MANAGED.contains(&parameter.name.as_str()) {
+        if names_a_file(parameter) && parameters::managed(&parameter.name).is_none() {
             warnings.push(format!(
                 "{} = '{}' must exist on every member",
                 parameter.name, parameter.value

@@ -19,7 +19,8 @@ use cluster_core::model::view::Seen;
 use cluster_core::model::*;
 use clusterd::api::{Listeners, LocalControl, Options, Parts};
 use clusterd::board::{
-    Board, Candidate, Foresight, LeaseView, Propose, ProposeError, RaftBoard, VerdictLine,
+    Board, Candidate, Foresight, LeaseView, Propose, ProposeError, RaftBoard, Tried, TrySettings,
+    VerdictLine,
 };
 use clusterd::exchange::{
     AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest,
@@ -531,7 +532,32 @@ impl Foresight for World {
 }
 
 #[async_trait]
+impl TrySettings for World {
+    async fn try_settings(&self, settings: &Settings) -> Tried {
+        let mut tried = Tried::default();
+        for problem in PeerBackend::try_parameters(self, settings.clone()).await {
+            tried.problems.push(format!("a: {problem}"));
+        }
+        tried
+            .not_tried
+            .push("not tried on b: it is away".to_owned());
+        tried
+    }
+}
+
+#[async_trait]
 impl PeerBackend for World {
+    /// A PostgreSQL that knows one parameter.
+    async fn try_parameters(&self, settings: Settings) -> Vec<String> {
+        let unknown = settings
+            .parameters
+            .keys()
+            .filter(|name| *name != "work_mem");
+        unknown
+            .map(|name| format!("unrecognized configuration parameter \"{name}\""))
+            .collect()
+    }
+
     async fn report(&self, report: MemberReport) -> Result<MergedView, NotLeader> {
         if *lock(&self.answer) == Script::NoLeader {
             let why = "a follows w".to_owned();
@@ -608,6 +634,7 @@ pub async fn serve(world: &Arc<World>, token: Option<&str>, tls: Option<Tls>) ->
         lease: world.clone(),
         propose: world.clone(),
         peer: world.clone(),
+        try_settings: world.clone(),
         local: world.clone(),
         foresight: world.clone(),
         backups: None,

@@ -84,7 +84,11 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         } => rules::activate(state, at, *epoch, *rule, *position, by),
         Command::Withdraw { epoch, rule } => rules::withdraw(state, at, *epoch, *rule),
         Command::SetDurability(wanted) => rules::set_durability(state, at, wanted),
-        Command::ChangeSettings { change, by } => settings::change(state, at, change, by),
+        Command::ChangeSettings {
+            change,
+            expected,
+            by,
+        } => settings::change(state, at, change, *expected, by),
         Command::SetPreset { preset } => settings::set_preset(state, at, *preset),
         Command::SettleLease => Ok(changed(state.previous_lease.take().is_some())),
         Command::Ask { id, kind, by } => ask(state, at, id, kind, by),
@@ -116,8 +120,8 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
 /// Where and when an entry stands; the time is for display.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    index: u64,
-    unix_ms: u64,
+    pub(super) index: u64,
+    pub(super) unix_ms: u64,
 }
 
 pub(super) fn changed(is_changed: bool) -> Applied {
@@ -482,6 +486,7 @@ fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejecte
     let named = match kind {
         RequestKind::Switchover { to } => to.as_ref(),
         RequestKind::Failover { to } => Some(to),
+        RequestKind::RestartPending => None,
         RequestKind::Restart { member }
         | RequestKind::Reload { member }
         | RequestKind::Reinit { member } => Some(member),
@@ -510,6 +515,15 @@ fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejecte
             return Err(Rejected::Refused(format!(
                 "{} is the primary already",
                 named.map(MemberName::as_str).unwrap_or_default()
+            )));
+        }
+    }
+    if *kind == RequestKind::RestartPending {
+        let open = state.open_requests();
+        if let Some(other) = open.iter().find(|it| it.kind == *kind) {
+            return Err(Rejected::Refused(format!(
+                "a restart of all that wait for one is under way (request {})",
+                other.id
             )));
         }
     }

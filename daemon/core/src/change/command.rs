@@ -148,6 +148,9 @@ pub enum Command {
     ChangeSettings {
         /// What changes.
         change: Box<SettingsChange>,
+        /// The revision that was seen; none: whatever it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expected: Option<u64>,
         /// Who, and why.
         by: String,
     },
@@ -323,6 +326,16 @@ pub enum Rejected {
     /// A setting will not do.
     #[error("{}", .0.join("; "))]
     BadSettings(Vec<String>),
+    /// Somebody else changed the settings meanwhile.
+    #[error(
+        "the settings are at revision {revision}, not {expected}: somebody changed them meanwhile (look again)"
+    )]
+    SettingsMoved {
+        /// What the one who asks has seen.
+        expected: u64,
+        /// As it is.
+        revision: u64,
+    },
     /// The timeline was given before.
     #[error("timeline {0} was given before")]
     TimelineUsed(TimelineId),

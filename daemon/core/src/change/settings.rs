@@ -2,6 +2,7 @@
 //! the document changes, as a whole or not at all, and who and why is recorded.
 
 use crate::model::lease::Preset;
+use crate::model::state::{REVISIONS_KEPT, SettingsRevision};
 use crate::model::{ClusterState, SettingsChange};
 
 use super::apply::{Applied, At, note};
@@ -11,13 +12,19 @@ use super::command::Rejected;
 const NOT_SETTLED: &str =
     "an earlier change of the lease is not settled yet; try again in a moment";
 
-/// Only what is named changes; every problem is told at once.
+/// Only what is named changes; every problem is told at once. `expected` is the revision that the one
+/// who asks has seen; another one since then refuses the change.
 pub(super) fn change(
     state: &mut ClusterState,
     at: At,
     change: &SettingsChange,
+    expected: Option<u64>,
     by: &str,
 ) -> Result<Applied, Rejected> {
+    let revision = state.settings_revision();
+    if let Some(expected) = expected.filter(|expected| *expected != revision) {
+        return Err(Rejected::SettingsMoved { expected, revision });
+    }
     let next = change.applied_to(&state.settings);
     let mut problems = next.problems_among(&state.kinds());
     let is_other_preset = next.preset != state.settings.preset;
@@ -34,9 +41,27 @@ pub(super) fn change(
     if is_other_preset {
         state.previous_lease = Some(state.settings.times().lease);
     }
+    if state.settings_log.is_empty() {
+        state.settings_log.push(SettingsRevision {
+            revision: 0,
+            at_unix_ms: 0,
+            by: "as the cluster was formed".to_owned(),
+            changes: Vec::new(),
+            settings: state.settings.clone(),
+        });
+    }
     state.settings = next;
     let text = format!("{}, by {by}", differences.join(", "));
     note(state, at, "settings", None, text);
+    state.settings_log.push(SettingsRevision {
+        revision: at.index,
+        at_unix_ms: at.unix_ms,
+        by: by.to_owned(),
+        changes: differences,
+        settings: state.settings.clone(),
+    });
+    let over = state.settings_log.len().saturating_sub(REVISIONS_KEPT);
+    state.settings_log.drain(..over);
     Ok(Applied::Changed)
 }
 

@@ -170,10 +170,10 @@ fn judge(
     let position = ledger
         .position(seal.timeline, seal.end)
         .ok_or_else(|| format!("timeline {} is not the cluster's", seal.timeline))?;
-    let Some(member) = view.state.members.get(&seal.member) else {
+    if !view.state.members.contains_key(&seal.member) {
         return Err("is no member".to_owned());
-    };
-    let priority = member.tags.priority();
+    }
+    let priority = view.state.tags_of(&seal.member).priority();
     // The first data of a cluster may lie on a member with the tag: nobody else can begin.
     if priority == 0 && view.state.reign.is_some() {
         return Err("is tagged nofailover".to_owned());

@@ -6,7 +6,7 @@ use crate::model::ids::MemberName;
 use crate::model::view::ClusterView;
 
 use super::reason::Reason;
-use super::{confirming, failover, membership, requests, sync_standbys, upkeep};
+use super::{confirming, failover, membership, requests, rolling, sync_standbys, upkeep};
 
 /// What one rule says about the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +87,14 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "member-requests",
         judge: requests::members,
+    },
+    Rule {
+        name: "restart-pending",
+        judge: rolling::restart_pending,
+    },
+    Rule {
+        name: "take-back-parameters",
+        judge: rolling::take_back,
     },
     Rule {
         name: "membership",

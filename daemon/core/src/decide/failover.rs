@@ -157,7 +157,11 @@ fn wanted_target(view: &ClusterView) -> Option<MemberName> {
         .filter(|request| request.is_open())
         .find_map(|request| match &request.step {
             Step::Moving { to } => Some(to.clone()),
-            Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } | Step::Ended(_) => None,
+            Step::Accepted
+            | Step::Prepare { .. }
+            | Step::Drain { .. }
+            | Step::Rolling { .. }
+            | Step::Ended(_) => None,
         })
 }
 
@@ -181,6 +185,7 @@ fn forced_target(view: &ClusterView) -> Option<MemberName> {
             RequestKind::Failover { to } => Some(to.clone()),
             RequestKind::Switchover { .. }
             | RequestKind::Restart { .. }
+            | RequestKind::RestartPending
             | RequestKind::Reload { .. }
             | RequestKind::Reinit { .. } => None,
         })

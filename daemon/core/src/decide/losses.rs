@@ -74,8 +74,8 @@ fn together(view: &ClusterView, heard: &[&MemberReport]) -> i64 {
         .iter()
         .filter(|report| report.not_promotable.is_empty())
         .filter(|report| {
-            let member = view.state.members.get(&report.member);
-            member.is_some_and(|member| member.tags.priority() > 0)
+            view.state.members.contains_key(&report.member)
+                && view.state.tags_of(&report.member).priority() > 0
         });
     let spare_candidates = signed(promotable.count()) - 1;
     let by_rules = demanding(&view.state.live_rules).into_iter().map(|rule| {

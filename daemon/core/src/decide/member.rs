@@ -506,7 +506,7 @@ fn hand_over(view: &MemberView) -> Option<MemberVerdict> {
                 .drained
                 .is_some()
                 .then(|| (request.id.clone(), to.clone())),
-            Step::Accepted | Step::Prepare { .. } | Step::Ended(_) => None,
+            Step::Accepted | Step::Prepare { .. } | Step::Rolling { .. } | Step::Ended(_) => None,
         });
     match (wanted, view.drained) {
         (Some((id, to)), Some((done, _))) if id == *done && to != *view.me => {

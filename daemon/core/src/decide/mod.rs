@@ -16,6 +16,7 @@ pub mod quarantine;
 pub mod reason;
 pub mod rejoin;
 pub mod requests;
+pub mod rolling;
 pub mod room;
 pub mod rule_setter;
 pub mod seal;

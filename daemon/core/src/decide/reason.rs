@@ -14,6 +14,8 @@ pub enum Reason {
     AllWell,
     /// A member told something Raft did not know.
     MemberChanged(MemberName),
+    /// Parameters with which a member could not start are taken out of the settings.
+    ParametersTakenBack(String),
     /// The old lease length has run out everywhere.
     LeaseSettled,
     /// Nobody with or without data has been heard yet.
@@ -195,6 +197,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "member-changed",
         "A member announced an address, a tag or a new data directory; it is recorded.",
+    ),
+    (
+        "parameters-taken-back",
+        "A member could not start with parameters of the settings; they are as they were before.",
     ),
     (
         "lease-settled",
@@ -483,6 +489,7 @@ impl Reason {
         match self {
             Reason::AllWell => "all-well",
             Reason::MemberChanged(_) => "member-changed",
+            Reason::ParametersTakenBack(_) => "parameters-taken-back",
             Reason::LeaseSettled => "lease-settled",
             Reason::NobodyToInitialize => "nobody-to-initialize",
             Reason::SeveralBringData(_) => "several-bring-data",
@@ -633,6 +640,7 @@ impl Reason {
             | Reason::CannotWrite(text)
             | Reason::CannotTell(text)
             | Reason::OnRequest(text)
+            | Reason::ParametersTakenBack(text)
             | Reason::Unusable(text) => text.clone(),
             Reason::Revoked(epoch)
             | Reason::LeaseLost(epoch)

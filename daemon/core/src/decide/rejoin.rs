@@ -68,7 +68,9 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
             RequestKind::Restart { member }
             | RequestKind::Reload { member }
             | RequestKind::Reinit { member } => Some(member),
-            RequestKind::Switchover { .. } | RequestKind::Failover { .. } => None,
+            RequestKind::Switchover { .. }
+            | RequestKind::Failover { .. }
+            | RequestKind::RestartPending => None,
         };
         member == Some(view.me)
     })?;
@@ -93,7 +95,8 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
         RequestKind::Restart { .. }
         | RequestKind::Reinit { .. }
         | RequestKind::Switchover { .. }
-        | RequestKind::Failover { .. } => None,
+        | RequestKind::Failover { .. }
+        | RequestKind::RestartPending => None,
     }
 }
 

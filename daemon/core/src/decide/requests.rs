@@ -28,6 +28,7 @@ pub fn move_primary(view: &ClusterView) -> Verdict {
                 restart_primary(view, request, member)
             }
             RequestKind::Restart { .. }
+            | RequestKind::RestartPending
             | RequestKind::Reload { .. }
             | RequestKind::Reinit { .. } => Verdict::Pass,
         };
@@ -62,7 +63,7 @@ fn is_late(view: &ClusterView, member: &MemberName) -> bool {
         .is_some_and(|seen| seen.age > view.fresh_within() && seen.age <= patience)
 }
 
-fn fail(request: &Request, why: String) -> Verdict {
+pub(super) fn fail(request: &Request, why: String) -> Verdict {
     propose(
         Command::End {
             id: request.id.clone(),
@@ -72,7 +73,7 @@ fn fail(request: &Request, why: String) -> Verdict {
     )
 }
 
-fn done(request: &Request, text: String) -> Verdict {
+pub(super) fn done(request: &Request, text: String) -> Verdict {
     propose(
         Command::End {
             id: request.id.clone(),
@@ -110,7 +111,7 @@ fn switchover(view: &ClusterView, request: &Request, to: Option<&MemberName>) ->
         ),
         Step::Drain { to } => drained(view, request, to),
         Step::Moving { to } => moving(view, request, to),
-        Step::Ended(_) => Verdict::Pass,
+        Step::Rolling { .. } | Step::Ended(_) => Verdict::Pass,
     }
 }
 
@@ -151,13 +152,10 @@ fn may_take_over(
     reign: &Reign,
     name: &MemberName,
 ) -> Result<(u32, u64), String> {
-    let Some(member) = view.state.members.get(name) else {
-        return Err("is no member".to_owned());
-    };
     let Some(report) = view.fresh(name) else {
         return Err("is not heard".to_owned());
     };
-    let priority = member.tags.priority();
+    let priority = view.state.tags_of(name).priority();
     if priority == 0 {
         return Err("is tagged nofailover".to_owned());
     }
@@ -264,6 +262,7 @@ fn moving(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
                 done(request, format!("Successfully failed over to \"{to}\""))
             }
             RequestKind::Switchover { .. }
+            | RequestKind::RestartPending
             | RequestKind::Reload { .. }
             | RequestKind::Reinit { .. } => {
                 done(request, format!("Successfully switched over to \"{to}\""))
@@ -296,7 +295,7 @@ fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
             }
             moving(view, request, to)
         }
-        Step::Ended(_) => Verdict::Pass,
+        Step::Rolling { .. } | Step::Ended(_) => Verdict::Pass,
     }
 }
 
@@ -311,7 +310,7 @@ fn restart_primary(view: &ClusterView, request: &Request, member: &MemberName) -
             Reason::RestartRequested(member.clone()),
         ),
         Step::Moving { to } => moving(view, request, to),
-        Step::Ended(_) => Verdict::Pass,
+        Step::Rolling { .. } | Step::Ended(_) => Verdict::Pass,
     }
 }
 
@@ -322,7 +321,9 @@ pub fn members(view: &ClusterView) -> Verdict {
             RequestKind::Restart { member }
             | RequestKind::Reload { member }
             | RequestKind::Reinit { member } => member,
-            RequestKind::Switchover { .. } | RequestKind::Failover { .. } => continue,
+            RequestKind::Switchover { .. }
+            | RequestKind::Failover { .. }
+            | RequestKind::RestartPending => continue,
         };
         let holds = view
             .state

@@ -150,9 +150,89 @@ pub struct Health {
     /// daemon started.
     #[serde(default)]
     pub strangers_ended: u64,
+    /// What takes effect with the next start; none: not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_restart: Option<Pending>,
+    /// Its server could not start with some parameters, and runs with those it had before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
     /// How far the archive of this primary is, when it archives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveReport>,
+}
+
+/// What a running server would have with a new start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The start of the postmaster that was asked, Unix milliseconds: nothing is said of any other.
+    pub of_unix_ms: u64,
+    /// By name.
+    pub what: Vec<PendingRestart>,
+}
+
+impl MemberReport {
+    /// What takes effect with the next start of the server that runs here; nothing when none does, or when
+    /// that is not known yet.
+    pub fn pending_restart(&self) -> &[PendingRestart] {
+        let started = match &self.postgres {
+            PostgresStatus::Primary(primary) => primary.started_unix_ms,
+            PostgresStatus::Standby(standby) => standby.started_unix_ms,
+            _ => return &[],
+        };
+        let known = self.health.pending_restart.as_ref();
+        known
+            .filter(|known| known.of_unix_ms == started)
+            .map_or(&[], |known| &known.what)
+    }
+}
+
+/// One thing that takes effect with the next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingRestart {
+    /// A parameter, or `server_version` when a newer minor version is installed.
+    pub name: String,
+    /// As it is.
+    pub from: String,
+    /// As it will be.
+    pub to: String,
+}
+
+impl std::fmt::Display for PendingRestart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} -> {}", self.name, self.from, self.to)
+    }
+}
+
+/// A start that failed because of parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Every parameter that differs from the last start that went well.
+    pub parameters: Vec<RefusedParameter>,
+    /// PostgreSQL's own words.
+    pub why: String,
+}
+
+/// One parameter of a [`Refusal`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedParameter {
+    /// Its name.
+    pub name: String,
+    /// What it was to be; none: PostgreSQL's default.
+    pub wanted: Option<String>,
+    /// What it is; none: PostgreSQL's default.
+    pub kept: Option<String>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "default".to_owned());
+        let each: Vec<String> = self
+            .parameters
+            .iter()
+            .map(|it| format!("{} = {}", it.name, value(&it.wanted)))
+            .collect();
+        write!(f, "{}: {}", each.join(", "), self.why)
+    }
 }
 
 /// How far the WAL of a primary is in the repository of backups.

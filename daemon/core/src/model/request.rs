@@ -23,6 +23,8 @@ pub enum RequestKind {
         /// Where.
         member: MemberName,
     },
+    /// Restart every member that waits for a restart, one after the other.
+    RestartPending,
     /// Write PostgreSQL's configuration again and reload it on a member.
     Reload {
         /// Where.
@@ -45,6 +47,7 @@ impl RequestKind {
             RequestKind::Switchover { .. } => "switchover",
             RequestKind::Failover { .. } => "failover",
             RequestKind::Restart { .. } => "restart",
+            RequestKind::RestartPending => "restart --pending",
             RequestKind::Reload { .. } => "reload",
             RequestKind::Reinit { .. } => "reinit",
         }
@@ -74,6 +77,13 @@ pub enum Step {
     Drain {
         /// The chosen new primary.
         to: MemberName,
+    },
+    /// Restart of all that wait for one: this member's turn, by a request of its own.
+    Rolling {
+        /// Who.
+        member: MemberName,
+        /// How many were asked for before, and this one.
+        number: u32,
     },
     /// The epoch was revoked for it; the next Grant finishes it.
     Moving {
@@ -128,7 +138,7 @@ impl Request {
     pub fn target(&self) -> Option<&MemberName> {
         match &self.step {
             Step::Prepare { to } | Step::Drain { to } | Step::Moving { to } => Some(to),
-            Step::Accepted | Step::Ended(_) => None,
+            Step::Accepted | Step::Rolling { .. } | Step::Ended(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Settings: replicated, changed at run time by a command; limits are checked here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
-use super::member::{MemberKind, Tags};
+use super::member::Tags;
 
 /// Who must confirm a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,24 +63,43 @@ pub struct Durability {
 }
 
 /// What is set for one member at run time, over what its config file announces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemberSettings {
+    /// See [`Tags::nofailover`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nofailover: Option<bool>,
+    /// See [`Tags::failover_priority`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failover_priority: Option<u32>,
+    /// See [`Tags::noloadbalance`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noloadbalance: Option<bool>,
+    /// See [`Tags::clonefrom`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clonefrom: Option<bool>,
     /// See [`Tags::nosync`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nosync: Option<bool>,
     /// See [`Tags::sync_priority`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_priority: Option<u32>,
+    /// PostgreSQL parameters of this member; they win over all others, its config file's included.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
 }
 
 impl MemberSettings {
     /// The tags with these in their place.
     pub fn over(&self, announced: &Tags) -> Tags {
         Tags {
+            nofailover: self.nofailover.unwrap_or(announced.nofailover),
+            failover_priority: self.failover_priority.or(announced.failover_priority),
+            noloadbalance: self.noloadbalance.unwrap_or(announced.noloadbalance),
+            clonefrom: self.clonefrom.unwrap_or(announced.clonefrom),
             nosync: self.nosync.unwrap_or(announced.nosync),
             sync_priority: self.sync_priority.or(announced.sync_priority),
-            ..announced.clone()
+            custom: announced.custom.clone(),
         }
     }
 }
@@ -121,8 +140,23 @@ pub struct Settings {
     /// Sessions open on a standby survive its promotion: their writes are safe, but until
     /// `Activate` they may read rows a later primary lacks.
     pub keep_standby_sessions: bool,
-    /// PostgreSQL parameters of users, cluster-wide.
+    /// PostgreSQL parameters of every member; a member's own config file wins over them.
     pub parameters: BTreeMap<String, String>,
+    /// The same, of whoever is the primary; they win over those of every member.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub primary_parameters: BTreeMap<String, String>,
+    /// The same, of the standbys.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub standby_parameters: BTreeMap<String, String>,
+}
+
+/// What a server does, as far as its parameters depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Out of recovery.
+    Primary,
+    /// In recovery.
+    Standby,
 }
 
 impl Default for Settings {
@@ -139,6 +173,8 @@ impl Default for Settings {
             probe_limit_ms: 5000,
             keep_standby_sessions: false,
             parameters: BTreeMap::new(),
+            primary_parameters: BTreeMap::new(),
+            standby_parameters: BTreeMap::new(),
         }
     }
 }
@@ -149,124 +185,21 @@ impl Settings {
         self.preset.times()
     }
 
-    /// Every value that will not do in a cluster of these members, as `key: what is wrong (what
-    /// would do)`.
-    pub fn problems_among(&self, members: &BTreeMap<MemberName, MemberKind>) -> Vec<String> {
-        let mut found: Vec<String> = self
-            .times()
-            .problems()
-            .into_iter()
-            .map(|text| format!("preset: {text}"))
-            .collect();
-        if self.seal_patience_ms > 60_000 {
-            found.push("seal_patience_ms: more than a minute (at most 60000)".to_owned());
-        }
-        if self.probe_limit_ms < 1000 {
-            found.push("probe_limit_ms: a busy disk takes that long (at least 1000)".to_owned());
-        }
-        found.extend(self.durability().problems_among(members));
-        for (name, own) in &self.members {
-            match members.get(name) {
-                None => found.push(format!(
-                    "members.{name}: there is no member {name} (see `clusterctl list`)"
-                )),
-                Some(MemberKind::Witness) => found.push(format!(
-                    "members.{name}: a witness confirms nothing (a member with a PostgreSQL)"
-                )),
-                Some(MemberKind::Database) => {}
-            }
-            if own.nosync == Some(true) && own.sync_priority.is_some_and(|priority| priority > 0) {
-                found.push(format!(
-                    "members.{name}.sync_priority: contradicts nosync (keep one)"
-                ));
-            }
-        }
-        found
+    /// The PostgreSQL parameters of a server in this role, without its member's own.
+    pub fn parameters_of(&self, role: Role) -> BTreeMap<String, String> {
+        let of_role = match role {
+            Role::Primary => &self.primary_parameters,
+            Role::Standby => &self.standby_parameters,
+        };
+        let mut all = self.parameters.clone();
+        all.extend(of_role.clone());
+        all
     }
 
-    /// What differs, as `key old -> new`, in the order of the document.
-    pub fn differences(&self, next: &Settings) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut differ = |key: String, before: String, after: String| {
-            if before != after {
-                found.push(format!("{key} {before} -> {after}"));
-            }
-        };
-        let word = |word: &str| word.to_owned();
-        differ(
-            "preset".into(),
-            word(self.preset.word()),
-            word(next.preset.word()),
-        );
-        differ(
-            "mode".into(),
-            word(self.mode.word()),
-            word(next.mode.word()),
-        );
-        differ("k".into(), self.k.to_string(), next.k.to_string());
-        differ(
-            "k_min".into(),
-            self.k_min.to_string(),
-            next.k_min.to_string(),
-        );
-        let zone = |of: &Settings, name: &MemberName| {
-            of.zones
-                .get(name)
-                .map_or_else(|| word("none"), Clone::clone)
-        };
-        let zoned: BTreeSet<&MemberName> = self.zones.keys().chain(next.zones.keys()).collect();
-        for name in zoned {
-            differ(format!("zones.{name}"), zone(self, name), zone(next, name));
-        }
-        let own = |of: &Settings, name: &MemberName| of.members.get(name).copied();
-        let set: BTreeSet<&MemberName> = self.members.keys().chain(next.members.keys()).collect();
-        for name in set {
-            let before = own(self, name).unwrap_or_default();
-            let after = own(next, name).unwrap_or_default();
-            differ(
-                format!("{name} nosync"),
-                shown(before.nosync),
-                shown(after.nosync),
-            );
-            differ(
-                format!("{name} sync_priority"),
-                shown(before.sync_priority),
-                shown(after.sync_priority),
-            );
-        }
-        found
-    }
-
-    /// In words, each way in which `next` confirms less than this; nobody asks for that by mistake.
-    pub fn lowers(&self, next: &Settings) -> Vec<String> {
-        let mut found = Vec::new();
-        match (self.mode, next.mode) {
-            (Mode::Sync | Mode::Strict, Mode::Async) => found.push(
-                "mode async: commits are confirmed by nobody but the primary, and a failover may \
-                 lose the last of them"
-                    .to_owned(),
-            ),
-            (Mode::Strict, Mode::Sync) => found.push(
-                "mode sync: when no standby is left commits are confirmed by nobody, instead of \
-                 waiting"
-                    .to_owned(),
-            ),
-            (Mode::Async, _) | (Mode::Sync, Mode::Sync | Mode::Strict) | (_, Mode::Strict) => {}
-        }
-        if next.mode != Mode::Async && next.wanted_k() < self.wanted_k() {
-            found.push(format!(
-                "k {}: {} confirmed a commit before",
-                next.wanted_k(),
-                self.wanted_k()
-            ));
-        }
-        if next.mode == Mode::Strict && self.mode == Mode::Strict && next.k_min < self.k_min {
-            found.push(format!(
-                "k_min {}: writes waited below {} before",
-                next.k_min, self.k_min
-            ));
-        }
-        found
+    /// What is set for one member at run time.
+    pub fn parameters_of_member(&self, member: &MemberName) -> BTreeMap<String, String> {
+        let own = self.members.get(member);
+        own.map(|own| own.parameters.clone()).unwrap_or_default()
     }
 
     /// Who must confirm a commit.
@@ -300,63 +233,6 @@ impl Settings {
     pub fn seal_patience(&self) -> Duration {
         Duration::from_millis(self.seal_patience_ms)
     }
-}
-
-impl Durability {
-    /// Every value that will not do, as `key: what is wrong (what would do)`.
-    pub fn problems(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        if self.k == 0 {
-            found.push("k: nobody would confirm (at least 1, or mode `async`)".to_owned());
-        }
-        if self.k > MOST_CONFIRMATIONS {
-            found.push(format!("k: too many (at most {MOST_CONFIRMATIONS})"));
-        }
-        if self.k_min == 0 {
-            found.push("k_min: 0 is mode `sync` (at least 1)".to_owned());
-        }
-        if self.mode == Mode::Strict && self.k_min > self.k {
-            found.push(format!("k_min: more than k (at most {})", self.k));
-        }
-        for (member, zone) in &self.zones {
-            if zone.trim().is_empty() {
-                found.push(format!(
-                    "zones: the zone of {member} has no name (any text)"
-                ));
-            }
-        }
-        found
-    }
-
-    /// The same, and what will not do in a cluster of these members.
-    pub fn problems_among(&self, members: &BTreeMap<MemberName, MemberKind>) -> Vec<String> {
-        let mut found = self.problems();
-        let databases = members
-            .values()
-            .filter(|kind| **kind == MemberKind::Database)
-            .count() as u64;
-        if self.mode == Mode::Strict && u64::from(self.k_min) >= databases {
-            found.push(match databases.saturating_sub(1) {
-                0 => "mode: strict without a standby: every write would wait (sync, or another \
-                      member)"
-                    .to_owned(),
-                most => format!(
-                    "k_min: there are {most} standbys at most, every write would wait (at most \
-                     {most})"
-                ),
-            });
-        }
-        for member in self.zones.keys().filter(|name| !members.contains_key(name)) {
-            found.push(format!(
-                "zones: there is no member {member} (see `clusterctl list`)"
-            ));
-        }
-        found
-    }
-}
-
-fn shown<T: ToString>(value: Option<T>) -> String {
-    value.map_or_else(|| "as announced".to_owned(), |value| value.to_string())
 }
 
 /// Defaults are not stored: a member of a version that has no such key still reads the others.

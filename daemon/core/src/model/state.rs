@@ -17,6 +17,8 @@ use super::timeline::TimelineId;
 
 /// How many finished requests are remembered.
 pub const REQUESTS_KEPT: usize = 50;
+/// How many revisions of the settings are remembered, the one in force included.
+pub const REVISIONS_KEPT: usize = 20;
 /// How many history entries are remembered.
 pub const HISTORY_KEPT: usize = 500;
 
@@ -98,6 +100,22 @@ pub struct Pause {
     pub at_unix_ms: u64,
 }
 
+/// The settings as they were after one change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsRevision {
+    /// Log index of the change; 0 for what the cluster was formed with.
+    pub revision: u64,
+    /// When, Unix milliseconds of the proposer's clock. Display only.
+    pub at_unix_ms: u64,
+    /// Who, and why.
+    pub by: String,
+    /// What differs from the one before, as `key old -> new`.
+    pub changes: Vec<String>,
+    /// The whole document.
+    pub settings: Settings,
+}
+
 /// One line of history, for people and `/history`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +148,9 @@ pub struct ClusterState {
     pub members: BTreeMap<MemberName, Member>,
     /// Changed at run time.
     pub settings: Settings,
+    /// The newest revisions of the settings, newest last; empty until they are changed at run time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings_log: Vec<SettingsRevision>,
     /// PostgreSQL's own identity of the data, once there is data.
     pub system_identifier: Option<u64>,
     /// Who makes (or brings) the first data directory.
@@ -193,6 +214,11 @@ impl ClusterState {
             .filter(|(_, member)| member.kind == MemberKind::Database)
     }
 
+    /// Number of the settings in force; 0 until they are changed at run time.
+    pub fn settings_revision(&self) -> u64 {
+        self.settings_log.last().map_or(0, |newest| newest.revision)
+    }
+
     /// What each member is.
     pub fn kinds(&self) -> BTreeMap<MemberName, MemberKind> {
         let members = self.members.iter();
@@ -207,6 +233,12 @@ impl ClusterState {
             Some(own) => own.over(announced),
             None => announced.clone(),
         }
+    }
+
+    /// The same of what the member announced last; nothing special for one that is unknown.
+    pub fn tags_of(&self, name: &MemberName) -> Tags {
+        let member = self.members.get(name);
+        member.map_or_else(Tags::default, |it| self.tags_in_force(name, &it.tags))
     }
 
     /// A member's effective priority as a sync standby; 0 means never.

@@ -7,6 +7,7 @@ mod confirming;
 mod decisions;
 mod held;
 mod rewound;
+mod rolling;
 mod room;
 mod setter;
 mod settings;

@@ -6,7 +6,7 @@ use cluster_core::change::{Applied, Command, Rejected};
 use cluster_core::decide::{Confirming, confirming};
 use cluster_core::model::lease::Preset;
 use cluster_core::model::settings::{MemberSettings, Mode};
-use cluster_core::model::settings_change::Assignment;
+use cluster_core::model::settings_text::Assignment;
 use cluster_core::model::{ClusterState, Settings, SettingsChange};
 
 use crate::cluster::{commit, done, name, rule, serving};
@@ -29,6 +29,7 @@ fn set(pairs: &[(&str, &str, Option<&str>)]) -> SettingsChange {
 fn change(pairs: &[(&str, &str, Option<&str>)]) -> Command {
     Command::ChangeSettings {
         change: Box::new(set(pairs)),
+        expected: None,
         by: "root@db1: less work at night".to_owned(),
     }
 }

@@ -452,6 +452,8 @@ impl Check<'_> {
             probe_limit_ms: milliseconds(self.duration("settings.probe_limit", &table.probe_limit)),
             keep_standby_sessions: table.keep_standby_sessions,
             parameters: self.parameters("settings.parameters", &table.parameters),
+            primary_parameters: BTreeMap::new(),
+            standby_parameters: BTreeMap::new(),
         };
         let kinds = members
             .iter()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cluster_core::model::MemberKind;
+use cluster_core::model::{MemberKind, parameters};
 use nix::unistd::{Uid, User};
 
 use super::super::file::{File, PostgresTable};
@@ -19,52 +19,6 @@ pub(crate) const PROGRAMS: [&str; 6] = [
     "pg_rewind",
     "pg_controldata",
     "psql",
-];
-
-/// Parameters that belong to the daemon. The façade refuses them again; a test compares the two
-/// lists. Source: DESIGN section 5 item 6.
-pub(in crate::config) const OWNED: &[&str] = &[
-    "allow_alter_system",
-    "archive_cleanup_command",
-    "archive_command",
-    "archive_library",
-    "archive_mode",
-    "cluster_name",
-    "clusterd.rule",
-    "config_file",
-    "data_directory",
-    "data_sync_retry",
-    "external_pid_file",
-    "fsync",
-    "full_page_writes",
-    "hba_file",
-    "hot_standby",
-    "ident_file",
-    "lc_messages",
-    "listen_addresses",
-    "log_destination",
-    "logging_collector",
-    "port",
-    "primary_conninfo",
-    "primary_slot_name",
-    "promote_trigger_file",
-    "recovery_end_command",
-    "recovery_target",
-    "recovery_target_action",
-    "recovery_target_inclusive",
-    "recovery_target_lsn",
-    "recovery_target_name",
-    "recovery_target_time",
-    "recovery_target_timeline",
-    "recovery_target_xid",
-    "restart_after_crash",
-    "restore_command",
-    "synchronous_standby_names",
-    "unix_socket_directories",
-    "unix_socket_group",
-    "unix_socket_permissions",
-    "update_process_title",
-    "wal_log_hints",
 ];
 
 /// First words of a line of `pg_hba.conf`.
@@ -433,14 +387,13 @@ impl Check<'_> {
         for (name, value) in written {
             let key = format!("{table}.{name}");
             let name = name.to_ascii_lowercase();
-            if OWNED.contains(&name.as_str()) || name.starts_with("recovery_target") {
-                self.problem(
-                    &key,
-                    "belongs to clusterd, which sets it itself (remove it)",
-                );
-            }
             match scalar(value) {
-                Some(text) => drop(found.insert(name, text)),
+                Some(text) => {
+                    if let Some(why) = parameters::problem(&name, &text) {
+                        self.problem(&key, why);
+                    }
+                    found.insert(name, text);
+                }
                 None => self.problem(&key, "not a single value (a text, a number or true/false)"),
             }
         }

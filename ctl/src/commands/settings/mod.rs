@@ -1,5 +1,8 @@
 //! `settings`: what the whole cluster shares, how it is changed, and who changed it.
 
+pub mod edit;
+pub mod revisions;
+
 use std::fmt::Write as _;
 
 use cluster_proto::v1;
@@ -11,11 +14,7 @@ use crate::ask::by;
 use crate::confirm;
 use crate::exit::{Kind, Stop};
 use crate::output::{Align, Paint, Report, table};
-use crate::time::{bytes, length};
 use crate::view::SettingsView;
-
-/// The word of history for these changes.
-const WHAT: &str = "settings";
 
 /// Runs one of them.
 ///
@@ -23,43 +22,37 @@ const WHAT: &str = "settings";
 /// It was not done; why, and the exit code.
 pub async fn run(context: &Context, command: &SettingsCommand) -> Result<(), Stop> {
     match command {
-        SettingsCommand::Show => context.write(&show(context).await?),
+        SettingsCommand::Show => {
+            let reply = settings(context).await?;
+            context.write(&render(&SettingsView::from(&reply), context.paint))
+        }
         SettingsCommand::Set(args) => set(context, args).await,
-        SettingsCommand::History => context.write(&history(context).await?),
+        SettingsCommand::Edit(change) => edit::edit(context, change).await,
+        SettingsCommand::Diff(args) => {
+            context.write(&revisions::diff(&settings(context).await?, args)?)
+        }
+        SettingsCommand::History => context.write(&revisions::history(
+            &settings(context).await?,
+            context.paint,
+        )),
+        SettingsCommand::Rollback(args) => revisions::rollback(context, args).await,
     }
 }
 
-async fn show(context: &Context) -> Result<Report, Stop> {
-    let answer = context
+async fn settings(context: &Context) -> Result<v1::SettingsReply, Stop> {
+    context
         .client
         .read(|mut admin| async move { admin.get_settings(v1::GetSettingsRequest {}).await })
-        .await?;
-    Ok(render(&SettingsView::from(&answer), context.paint))
+        .await
 }
 
 /// The table.
 pub fn render(settings: &SettingsView, paint: Paint) -> Report {
-    let row = |key: &str, value: String| vec![key.to_owned(), value];
-    let mut cells = vec![
-        row("mode", settings.mode.clone()),
-        row("k", settings.k.to_string()),
-        row("k_min", settings.k_min.to_string()),
-        row("preset", settings.preset.clone()),
-    ];
-    for (member, zone) in &settings.zones {
-        cells.push(row(&format!("zones.{member}"), zone.clone()));
-    }
-    let lag = bytes(settings.maximum_lag_on_failover_bytes);
-    cells.push(row("maximum_lag_on_failover", lag));
-    cells.push(row("seal_patience", length(settings.seal_patience_ms)));
-    cells.push(row("probe_limit", length(settings.probe_limit_ms)));
-    cells.push(row(
-        "keep_standby_sessions",
-        settings.keep_standby_sessions.to_string(),
-    ));
-    for (name, value) in &settings.parameters {
-        cells.push(row(&format!("parameters.{name}"), value.clone()));
-    }
+    let cells: Vec<Vec<String>> = settings
+        .rows
+        .iter()
+        .map(|row| vec![row.key.clone(), row.value.clone()])
+        .collect();
     let columns = [("Key", Align::Left), ("Value", Align::Left)];
     let mut human = table("", &columns, &cells, paint);
     for member in &settings.members {
@@ -81,16 +74,6 @@ pub fn render(settings: &SettingsView, paint: Paint) -> Report {
         data: serde_json::to_value(settings).unwrap_or_default(),
         rows,
     }
-}
-
-async fn history(context: &Context) -> Result<Report, Stop> {
-    let limit = 0;
-    let mut answer = context
-        .client
-        .read(|mut admin| async move { admin.get_history(v1::GetHistoryRequest { limit }).await })
-        .await?;
-    answer.entries.retain(|entry| entry.what == WHAT);
-    Ok(super::history::render(&answer, context.paint))
 }
 
 /// `KEY=VALUE`, each taken apart.
@@ -122,21 +105,32 @@ async fn set(context: &Context, args: &SetSettings) -> Result<(), Stop> {
         assignments: assignments(args)?,
         by: by(args.change.reason.as_deref()),
         dry_run: args.change.dry_run,
+        expected_revision: args.expected_revision,
+        ..v1::ChangeSettingsRequest::default()
     };
-    // Asked first: only then is it known whether commits will be confirmed by fewer.
-    if !args.change.dry_run && !context.global.yes {
+    change(context, message, "settings set").await
+}
+
+/// Asks first when commits would be confirmed by fewer, and tells what was changed.
+async fn change(
+    context: &Context,
+    message: v1::ChangeSettingsRequest,
+    verb: &str,
+) -> Result<(), Stop> {
+    if !message.dry_run && !context.global.yes {
         let rehearsal = v1::ChangeSettingsRequest {
             dry_run: true,
             ..message.clone()
         };
         let would = send(context, &rehearsal).await?;
         if !would.lowers.is_empty() {
-            confirm::possible(false, "settings set, when fewer confirm commits by it,")?;
+            let verb = format!("{verb}, when fewer confirm commits by it,");
+            confirm::possible(false, &verb)?;
             confirm::ask(&would.lowers.join("\n"))?;
         }
     }
     let done = send(context, &message).await?;
-    context.write(&changed(&done, args.change.dry_run))
+    context.write(&changed(&done, message.dry_run))
 }
 
 async fn send(
