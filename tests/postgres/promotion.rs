@@ -94,7 +94,7 @@ fn x23_a_running_standby_with_less_than_the_primary_is_seen_paused_and_cured_by_
         assert_eq!(b.text("SHOW max_connections").await?, "30");
         let mut more = a.inputs();
         let name = "max_connections".to_owned();
-        more.parameters.insert(name, "60".to_owned());
+        more.member_parameters.insert(name, "60".to_owned());
         a.stop().await?;
         a.postgres.start_standby(&more).await?;
         a.postgres.wait_answering(LIMIT).await?;

@@ -90,7 +90,17 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "postgres",
-        arguments: &["test", "-p", "cluster-tests", "--test", "postgres"],
+        // They wait more than they compute.
+        arguments: &[
+            "test",
+            "-p",
+            "cluster-tests",
+            "--test",
+            "postgres",
+            "--",
+            "--test-threads",
+            "4",
+        ],
         needs: Needs::Cluster,
     },
     // One at a time: each is a whole cluster with clocks that must be kept.
