@@ -103,10 +103,12 @@ pub enum Command {
     Topology(Watch),
     /// One screen for a bad night: primary, lease, tolerance, who could take over, why
     Status(Watch),
-    /// What would happen if the primary died now
-    Explain(Watch),
+    /// What would happen if the primary died now; of a member: why it is not promotable or in sync
+    Explain(Explain),
     /// What happened: epochs, requests, and why
     History(History),
+    /// The same as a stream, with who was behind it
+    Events(Events),
     /// Planned hand-over to the named or the best standby
     Switchover(Switchover),
     /// Promotes a member although the cluster would not by itself; may lose transactions
@@ -133,6 +135,8 @@ pub enum Command {
     Wait(Wait),
     /// Prints a connection string of the cluster
     Dsn(Dsn),
+    /// Collects what is known of every member into one file, for whoever helps
+    Bundle(Bundle),
     /// What concerns the member on this host only
     Local(Local),
     /// Versions of this tool and of every member
@@ -154,6 +158,39 @@ pub struct Watch {
         value_parser = clap::value_parser!(u32).range(1..=3600)
     )]
     pub watch: Option<u32>,
+}
+
+/// `explain`.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// Why this member is not promotable, why it does not confirm commits, what it waits for
+    #[arg(value_name = "MEMBER")]
+    pub member: Option<String>,
+    /// Repeat it.
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+/// `events`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Events {
+    /// Goes on with whatever happens, at another member when this one is lost, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Begins with so many of the newest; 0: all that is remembered
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    pub limit: u32,
+    /// Begins after the event of this index instead
+    #[arg(long, value_name = "INDEX", conflicts_with = "limit")]
+    pub after: Option<u64>,
+}
+
+/// `bundle`.
+#[derive(Clone, Debug, Args)]
+pub struct Bundle {
+    /// Where it goes, a name that ends in .tar.zst; nothing is overwritten
+    #[arg(value_name = "FILE.tar.zst")]
+    pub file: Option<PathBuf>,
 }
 
 /// `history`.

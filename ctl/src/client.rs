@@ -42,11 +42,24 @@ impl Client {
         &self.places.endpoints
     }
 
+    /// The token that changes need, to be kept out of what is written.
+    pub fn token(&self) -> Option<&str> {
+        self.places.token.as_deref()
+    }
+
     /// Connects to one member.
     ///
     /// # Errors
     /// It cannot be reached, or the certificates will not do.
     pub async fn connect(&self, address: &str) -> Result<Admin, Stop> {
+        self.channel(address).await.map(AdminClient::new)
+    }
+
+    /// A connection to one member, for any of its services.
+    ///
+    /// # Errors
+    /// It cannot be reached, or the certificates will not do.
+    pub async fn channel(&self, address: &str) -> Result<Channel, Stop> {
         let unreachable = |why: String| Stop::new(Kind::Unreachable, format!("{address}: {why}"));
         let scheme = if self.places.tls.is_some() {
             "https"
@@ -71,7 +84,7 @@ impl Client {
         }
         // The connector's own limit covers TCP only; a frozen member would hang in TLS or HTTP/2.
         match tokio::time::timeout(CONNECT_LIMIT * 2, endpoint.connect()).await {
-            Ok(Ok(channel)) => Ok(AdminClient::new(channel)),
+            Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(unreachable(chain(&error))),
             Err(_) => Err(unreachable("no answer".to_owned())),
         }

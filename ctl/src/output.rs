@@ -1,6 +1,7 @@
 //! Writes data to stdout in the wanted format. Talk goes to stderr, elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 
 use comfy_table::presets::ASCII_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, LineStyle, Row, Table};
@@ -55,12 +56,28 @@ impl Report {
     /// stdout cannot be written; a reader that went away is no error.
     pub fn write(&self, format: Format) -> Result<(), Stop> {
         let text = self.text(format)?;
-        let mut out = io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        match print(&text) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Stop::unexpected(error)),
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Writes a part of something that goes on to stdout; breaks off when its reader went away.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn part(text: &str) -> Result<ControlFlow<()>, Stop> {
+    match print(text) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(Stop::unexpected(error)),
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// A cell of tsv: a tab or line break would make another cell or line.

@@ -282,6 +282,22 @@ pub struct HistoryView {
     pub reason: String,
 }
 
+/// One event of the stream.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct EventView {
+    pub index: u64,
+    pub at: String,
+    pub at_unix_ms: u64,
+    pub epoch: u64,
+    pub what: String,
+    pub member: Option<String>,
+    pub timeline: Option<u32>,
+    pub lsn: Option<String>,
+    pub reason: String,
+    pub who: String,
+}
+
 /// Empty text is nothing.
 pub fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -677,6 +693,23 @@ impl From<&v1::HistoryEntry> for HistoryView {
             timeline: entry.timeline,
             lsn: entry.lsn.map(lsn),
             reason: entry.reason.clone(),
+        }
+    }
+}
+
+impl From<&v1::Event> for EventView {
+    fn from(event: &v1::Event) -> Self {
+        Self {
+            index: event.index,
+            at: crate::time::moment(event.at_unix_ms),
+            at_unix_ms: event.at_unix_ms,
+            epoch: event.epoch,
+            what: event.what.clone(),
+            member: some(&event.member),
+            timeline: event.timeline,
+            lsn: event.lsn.map(lsn),
+            reason: event.reason.clone(),
+            who: event.who.clone(),
         }
     }
 }

@@ -189,6 +189,28 @@ impl Admin for Fake {
         change("changed")
     }
 
+    async fn local_collect(
+        &self,
+        request: Request<v1::LocalCollectRequest>,
+    ) -> Result<Response<v1::LocalCollectReply>, Status> {
+        if token(&request) != "Bearer right" {
+            return Err(Status::permission_denied("wrong token"));
+        }
+        let file = |name: &str, text: &str| v1::CollectedFile {
+            name: name.to_owned(),
+            text: text.to_owned(),
+        };
+        let also = request.into_inner().also;
+        let own = [
+            file("config.toml", "name = \"n1\""),
+            file("../../escape", "the token is right, and it leaked"),
+        ];
+        Ok(Response::new(v1::LocalCollectReply {
+            files: also.into_iter().chain(own).collect(),
+            problems: vec!["pg_controldata: no answer".to_owned()],
+        }))
+    }
+
     async fn create_backup(
         &self,
         _request: Request<v1::CreateBackupRequest>,
@@ -510,5 +532,86 @@ async fn tls_is_spoken_only_with_members_that_prove_who_they_are() {
     let output = clusterctl(&[address], None, &["--tls-ca", &wrong, "dsn"]).await;
     assert_ended(&output, 4, "no member answered");
     let output = clusterctl(&[address], None, &["dsn"]).await;
+    assert_ended(&output, 4, "no member answered");
+}
+
+/// Names and texts in a bundle.
+fn unpacked(file: &std::path::Path) -> Vec<(String, String)> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(file).expect("written");
+    let mut archive = tar::Archive::new(zstd::Decoder::new(file).expect("zstd"));
+    let entries = archive.entries().expect("tar").map(|entry| {
+        let mut entry = entry.expect("whole");
+        let path = entry.path().expect("a path").display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).expect("text");
+        (path, text)
+    });
+    entries.collect()
+}
+
+#[tokio::test]
+async fn a_bundle_names_who_is_missing_and_is_made_without_a_token_too() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let gone = nobody().await;
+    let member = |name: &str, peer: &str| v1::MemberStatus {
+        name: name.to_owned(),
+        addresses: Some(v1::Addresses {
+            peer: peer.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let status = v1::Status {
+        cluster: "main".to_owned(),
+        answered_by: "n1".to_owned(),
+        members: vec![member("n1", ""), member("n2", &gone.to_string())],
+        ..Default::default()
+    };
+    let address = serve(Fake {
+        status,
+        ..Fake::default()
+    })
+    .await;
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name);
+    let made = async |token, name: &str| {
+        let path = path(name).display().to_string();
+        clusterctl(&[address], token, &["bundle", &path, "-o", "json"]).await
+    };
+
+    let output = made(Some("right"), "one.tar.zst").await;
+    assert_ended(&output, 0, "n2 did not answer");
+    let mode = std::fs::metadata(path("one.tar.zst"))
+        .expect("there")
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    let found = unpacked(&path("one.tar.zst"));
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let files = [
+        "one/README.txt",
+        "one/members/n1/status.json",
+        "one/members/n1/history.json",
+        "one/members/n1/settings.json",
+        "one/members/n1/explain.txt",
+        "one/members/n1/config.toml",
+        "one/members/n1/.._.._escape",
+    ];
+    assert_eq!(names, files);
+    assert!(
+        found[0].1.contains("n1: pg_controldata: no answer"),
+        "{}",
+        found[0].1
+    );
+    assert_eq!(found[6].1, "the token is ***, and it leaked");
+
+    let output = made(None, "two.tar.zst").await;
+    assert_ended(&output, 0, "config, log and control data are missing");
+    assert_eq!(unpacked(&path("two.tar.zst")).len(), 5);
+
+    let again = made(Some("right"), "one.tar.zst").await;
+    assert_ended(&again, 2, "exists already");
+    assert_ended(&made(None, "one.zip").await, 2, "ends in .tar.zst");
+    let output = clusterctl(&[gone], None, &["bundle"]).await;
     assert_ended(&output, 4, "no member answered");
 }

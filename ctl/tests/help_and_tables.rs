@@ -607,7 +607,11 @@ fn explain_in_every_format() {
         line("revoke", "n2 would revoke epoch 4 after 2.2 s"),
         line("grant", "n2 would be promoted in epoch 5"),
     ];
-    let report = explain::render(&v1::Explanation { lines }, Paint::plain());
+    let report = explain::render(
+        "If the primary died now:",
+        &v1::Explanation { lines },
+        Paint::plain(),
+    );
     assert_golden("explain.txt", &in_every_format(&report));
 }
 

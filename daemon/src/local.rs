@@ -1,5 +1,5 @@
 //! What an operator can do to this member alone: leave before a stop or a host's shutdown, change
-//! the log level.
+//! the log level, collect what helps to find out what is wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,16 @@ use cluster_core::model::{ClusterState, MemberName, RequestId, RequestKind, Requ
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::api::LocalControl;
+use crate::api::{Collected, LocalControl};
 use crate::board::{Board, Propose};
 use crate::postgres::Postgres;
+use crate::secret::Masks;
 use crate::telemetry::Telemetry;
 
 /// Stops of a standby or of a former primary that has handed over.
 const STOP_BUDGET: Duration = Duration::from_secs(30);
+/// PostgreSQL's own words about its control file; a disk that stands still gives none.
+const CONTROL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The parts.
 pub struct Local {
@@ -35,6 +38,10 @@ pub struct Local {
     pub leaving: watch::Sender<bool>,
     /// The log.
     pub telemetry: Telemetry,
+    /// The config, every default filled in and secrets masked.
+    pub config: String,
+    /// This member's secrets.
+    pub masks: Masks,
 }
 
 fn is_primary(state: &ClusterState, me: &MemberName) -> bool {
@@ -75,6 +82,20 @@ impl Local {
     }
 }
 
+impl Local {
+    async fn control_data(&self, postgres: Postgres) -> Result<String, String> {
+        let asking = self
+            .beside
+            .spawn(async move { postgres.control_data_text().await });
+        match tokio::time::timeout(CONTROL_LIMIT, asking).await {
+            Ok(Ok(Ok(text))) => Ok(text),
+            Ok(Ok(Err(error))) => Err(crate::telemetry::chain(&error)),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_elapsed) => Err(format!("no answer within {CONTROL_LIMIT:?}")),
+        }
+    }
+}
+
 #[async_trait]
 impl LocalControl for Local {
     async fn leave(&self, by: &str, limit: Duration) -> Result<String, String> {
@@ -111,5 +132,29 @@ impl LocalControl for Local {
         self.telemetry
             .set_level(level)
             .map_err(|error| error.to_string())
+    }
+
+    async fn collect(&self, also: Vec<(String, String)>) -> Collected {
+        let mut found = Collected {
+            files: also,
+            problems: Vec::new(),
+        };
+        let mut add = |name: &str, text: Result<String, String>| match text {
+            Ok(text) => found.files.push((name.to_owned(), text)),
+            Err(why) => found.problems.push(format!("{name}: {why}")),
+        };
+        add("config.toml", Ok(self.config.clone()));
+        let recent = self.telemetry.recent();
+        add(
+            "clusterd.log",
+            recent.ok_or_else(|| "a line is being written".to_owned()),
+        );
+        if let Some(postgres) = self.postgres.clone() {
+            add("pg_controldata.txt", self.control_data(postgres).await);
+        }
+        for (_, text) in &mut found.files {
+            *text = self.masks.over(text);
+        }
+        found
     }
 }

@@ -38,7 +38,7 @@ use crate::reconcile::member_loop::{Introduction, Looked, MemberLoop, Outlets};
 use crate::reconcile::probes::{Chores, Findings};
 use crate::reconcile::reports::Reports;
 use crate::reconcile::rule_keeper::{Kept, RuleKeeper};
-use crate::secret::{AdminToken, ClusterSecret};
+use crate::secret::{AdminToken, ClusterSecret, Masks};
 use crate::startup::{self, Prepared};
 use crate::takeover::{Hold, Place, TakeOver};
 use crate::telemetry::Telemetry;
@@ -127,6 +127,8 @@ pub async fn run(
             beside: beside.clone(),
             leaving: leaving.clone(),
             telemetry: telemetry.clone(),
+            config: config.dump(),
+            masks: Masks::new(config.secrets()),
         }),
         foresight: Arc::new(BoardForesight),
         backups: backups.map(|it| Arc::new(it) as Arc<dyn api::BackupControl>),

@@ -112,6 +112,49 @@ impl AdminToken {
     }
 }
 
+/// What stands where a secret stood.
+const MASK: &str = "***";
+
+/// Shorter texts are left alone: they are parts of other words.
+const MASKED_LEAST: usize = 4;
+
+/// Texts that must not leave this member, to be taken out of whatever does.
+#[derive(Clone)]
+pub struct Masks {
+    /// Longest first, so that one that is part of another hides nothing of it.
+    texts: Vec<String>,
+}
+
+impl fmt::Debug for Masks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Masks(..)")
+    }
+}
+
+impl Masks {
+    /// Masks for these texts, as they are and as a file or log writes them between quotes.
+    pub fn new(secrets: Vec<String>) -> Masks {
+        let quoted = |text: &String| {
+            let quoted = format!("{text:?}");
+            quoted[1..quoted.len() - 1].to_owned()
+        };
+        let both = secrets.iter().flat_map(|text| [text.clone(), quoted(text)]);
+        let mut texts: Vec<String> = both.filter(|text| text.len() >= MASKED_LEAST).collect();
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        texts.dedup();
+        Masks { texts }
+    }
+
+    /// The text without them.
+    pub fn over(&self, text: &str) -> String {
+        let mut shown = text.to_owned();
+        for secret in &self.texts {
+            shown = shown.replace(secret, MASK);
+        }
+        shown
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +189,13 @@ mod tests {
         for bad in ["", "open", "open sesame!", "Open sesame"] {
             assert!(!token.is(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_taken_out_wherever_it_stands() {
+        let masks = Masks::new(vec!["pass\"word".into(), "pass".into(), "abc".into()]);
+        let text = "a = \"pass\\\"word\", b=pass\"word, pass, abc";
+        assert_eq!(masks.over(text), "a = \"***\", b=***, ***, abc");
+        assert_eq!(format!("{masks:?}"), "Masks(..)");
     }
 }

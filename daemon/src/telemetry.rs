@@ -4,14 +4,16 @@
 //! The one surprise: member and epoch are written by the line's own format, not by a span. A span's
 //! recorded field is fixed once printed, and the epoch changes while one loop turns on.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -21,6 +23,9 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 /// Libraries that say much that is no news to an operator; added to a bare level. openraft calls
 /// every lost heartbeat an error; what matters of it is told by `raft/`.
 const QUIET: &str = "openraft=off,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn,rustls=warn";
+
+/// So much of the newest lines is remembered, for `clusterctl bundle`. Unit: bytes.
+const REMEMBERED: usize = 512 * 1024;
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,51 @@ pub enum Error {
 pub struct Telemetry {
     filter: reload::Handle<EnvFilter, Registry>,
     epoch: Arc<AtomicU64>,
+    recent: Recent,
+}
+
+/// The newest lines. Nobody ever waits for it: a line that comes while somebody else writes or reads is
+/// on stderr alone, because the lease's thread writes lines, too.
+#[derive(Clone, Default)]
+struct Recent(Arc<Mutex<Remembered>>);
+
+#[derive(Default)]
+struct Remembered {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn text(&self) -> Option<String> {
+        let kept = match self.0.try_lock() {
+            Ok(kept) => kept,
+            Err(TryLockError::Poisoned(kept)) => kept.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let all: Vec<u8> = kept.lines.iter().flatten().copied().collect();
+        Some(String::from_utf8_lossy(&all).into_owned())
+    }
+}
+
+impl std::io::Write for Recent {
+    /// One call is one line: the layer writes each event whole.
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if let Ok(mut kept) = self.0.try_lock() {
+            kept.lines.push_back(line.to_vec());
+            kept.bytes += line.len();
+            while kept.bytes > REMEMBERED {
+                let Some(oldest) = kept.lines.pop_front() else {
+                    break;
+                };
+                kept.bytes -= oldest.len();
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Telemetry {
@@ -70,9 +120,11 @@ impl Telemetry {
             member: member.to_owned(),
             epoch: Arc::clone(&epoch),
         };
+        let recent = Recent::default();
+        let also = recent.clone();
         let layer = tracing_subscriber::fmt::layer()
             .event_format(lines)
-            .with_writer(std::io::stderr);
+            .with_writer(std::io::stderr.and(move || also.clone()));
         tracing_subscriber::registry()
             .with(filter)
             .with(layer)
@@ -81,7 +133,13 @@ impl Telemetry {
         Ok(Self {
             filter: handle,
             epoch,
+            recent,
         })
+    }
+
+    /// The newest lines; none while one is being written.
+    pub fn recent(&self) -> Option<String> {
+        self.recent.text()
     }
 
     /// Changes the level of the running process.
@@ -340,6 +398,7 @@ mod tests {
         let telemetry = Telemetry {
             filter: handle,
             epoch,
+            recent: Recent::default(),
         };
         tracing::subscriber::with_default(subscriber, || write(&telemetry));
         let bytes = sink.0.lock().expect("not poisoned").clone();
@@ -389,6 +448,22 @@ mod tests {
             assert!(telemetry.set_level("a=b=c").is_err());
         });
         assert!(text.contains("after") && !text.contains("before") && !text.contains("later"));
+    }
+
+    #[test]
+    fn the_newest_lines_are_remembered_and_no_more() {
+        let mut recent = Recent::default();
+        let line = vec![b'x'; 1000];
+        for number in 0..1000 {
+            let line = [format!("{number} ").as_bytes(), &line[..], b"\n"].concat();
+            recent.write_all(&line).expect("never fails");
+        }
+        let text = recent.text().expect("nobody writes");
+        assert!(text.len() <= REMEMBERED && text.len() > REMEMBERED - 2000);
+        assert!(text.lines().last().is_some_and(|it| it.starts_with("999 ")));
+        let held = recent.0.lock().expect("not poisoned");
+        assert_eq!(recent.text(), None, "nobody waits");
+        drop(held);
     }
 
     #[test]

@@ -190,7 +190,7 @@ async fn status_tells_who_is_what_and_how_much_may_fail() {
         .collect();
     assert_eq!(what, ["promoted", "activated"]);
     let lines = client
-        .explain(v1::ExplainRequest {})
+        .explain(v1::ExplainRequest::default())
         .await
         .expect("open")
         .into_inner()
@@ -902,7 +902,7 @@ async fn reflection_lists_every_service() {
         .into_iter()
         .map(|service| service.name)
         .collect();
-    for service in ["Admin", "Discovery", "Peer", "Raft"] {
+    for service in ["Admin", "Discovery", "Events", "Peer", "Raft"] {
         assert!(
             names.contains(&format!("clusterd.v1.{service}")),
             "{service}: {names:?}"

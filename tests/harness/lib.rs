@@ -6,6 +6,7 @@
 
 pub mod benchmarks;
 pub mod booted;
+pub mod browser;
 pub mod cluster;
 pub mod compare;
 pub mod config;

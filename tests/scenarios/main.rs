@@ -6,7 +6,8 @@
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
-//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `durability_*`
+//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `page` is the page at
+//! `/ui` in a real browser, `explanations` what the cluster tells of itself; `durability_*`
 //! is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
 //! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
 //! confirm and do not replay.
@@ -22,11 +23,13 @@ mod durability_held;
 mod durability_put_back;
 mod durability_standbys;
 mod durability_strict;
+mod explanations;
 mod failover;
 mod fencing;
 mod harness_itself;
 mod majors;
 mod membership;
+mod page;
 mod parameters;
 mod partition;
 mod proxy;

@@ -29,6 +29,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("systemctl", "systemd"),
     ("chrt", "util-linux"),
     ("cc", "build-essential"),
+    ("chromium", "chromium"),
 ];
 
 /// Another major: its number, the wheel, the folder inside it.

@@ -1,5 +1,5 @@
-//! `explain`: the decision the cluster would take if the primary died now, computed by the member that
-//! answers with the same code.
+//! `explain`: the decision the cluster would take if the primary died now, or why one member is what it
+//! is; computed by the member that answers with the decision's own code.
 
 use cluster_proto::v1;
 
@@ -7,21 +7,28 @@ use super::Context;
 use crate::exit::Stop;
 use crate::output::{Paint, Report};
 
-/// Asks a member.
+/// Asks a member about the cluster without its primary, or about `member`, unless that is empty.
 ///
 /// # Errors
-/// Nobody answered.
-pub async fn report(context: &Context) -> Result<Report, Stop> {
+/// Nobody answered, or there is no such member.
+pub async fn report(context: &Context, member: &str) -> Result<Report, Stop> {
     let answer = context
         .client
-        .read(|mut admin| async move { admin.explain(v1::ExplainRequest {}).await })
+        .read(|mut admin| async move {
+            let member = member.to_owned();
+            admin.explain(v1::ExplainRequest { member }).await
+        })
         .await?;
-    Ok(render(&answer, context.paint))
+    let heading = match member {
+        "" => "If the primary died now:".to_owned(),
+        member => format!("{member}:"),
+    };
+    Ok(render(&heading, &answer, context.paint))
 }
 
 /// The lines.
-pub fn render(explanation: &v1::Explanation, paint: Paint) -> Report {
-    let mut human = format!("{}\n", paint.heading("If the primary died now:"));
+pub fn render(heading: &str, explanation: &v1::Explanation, paint: Paint) -> Report {
+    let mut human = format!("{}\n", paint.heading(heading));
     let mut rows = vec![vec!["code".to_owned(), "text".to_owned()]];
     let mut data = Vec::new();
     for line in &explanation.lines {

@@ -1,6 +1,8 @@
 //! One file a command; here is which, and how one is repeated.
 
 pub mod backup;
+pub mod bundle;
+pub mod events;
 pub mod explain;
 pub mod history;
 pub mod list;
@@ -109,7 +111,13 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
                 .await
         }
         Command::Status(watch) => context.show(watch, status::report).await,
-        Command::Explain(watch) => context.show(watch, explain::report).await,
+        Command::Explain(args) => {
+            let member = args.member.unwrap_or_default();
+            context
+                .show(args.watch, async |it| explain::report(it, &member).await)
+                .await
+        }
+        Command::Events(args) => events::run(&context, args).await,
         Command::History(history) => {
             context
                 .show(history.watch, async |it| {
@@ -136,6 +144,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Wait(args) => wait::run(&context, &args).await,
         Command::Dsn(args) => other::dsn(&context, args).await,
         Command::Version => other::version(&context).await,
+        Command::Bundle(args) => bundle::run(&context, &args).await,
         Command::Local(_) | Command::Demo => Ok(()),
     }
 }

@@ -17,7 +17,10 @@ use tonic::{Request, Response, Status};
 use super::asks::{Asks, Progress, member_of, new_request_id};
 use super::settings::Wish;
 use super::topology::{self, DsnRole};
-use super::{BackupControl, LocalControl, NO_TOKEN_CONFIGURED, documents, settings, status};
+use super::{
+    BackupControl, Collected, LocalControl, NO_TOKEN_CONFIGURED, documents, explain, settings,
+    status,
+};
 use crate::board::{Foresight, LeaseView, ProposeError, TrySettings};
 use crate::secret::AdminToken;
 use crate::wire;
@@ -190,8 +193,23 @@ impl v1::admin_server::Admin for AdminService {
 
     async fn explain(
         &self,
-        _request: Request<v1::ExplainRequest>,
+        request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::Explanation>, Status> {
+        let name = request.into_inner().member;
+        if !name.is_empty() {
+            let board = self.asks.board();
+            let status = status::of(&board, self.lease.as_ref(), self.foresight.as_ref());
+            let member = status.members.iter().find(|it| it.name == name);
+            let Some(member) = member else {
+                let known: Vec<&str> = status.members.iter().map(|it| it.name.as_str()).collect();
+                return Err(Status::failed_precondition(format!(
+                    "there is no member {name} (there are: {})",
+                    known.join(", ")
+                )));
+            };
+            let lines = explain::member(&status, member);
+            return Ok(Response::new(v1::Explanation { lines }));
+        }
         let lines = self
             .foresight
             .explain(&self.asks.board())
@@ -482,6 +500,23 @@ impl v1::admin_server::Admin for AdminService {
             .await
             .map(changed)
             .map_err(Status::failed_precondition)
+    }
+
+    async fn local_collect(
+        &self,
+        request: Request<v1::LocalCollectRequest>,
+    ) -> Result<Response<v1::LocalCollectReply>, Status> {
+        self.authorize(&request)?;
+        let also = request.into_inner().also.into_iter();
+        let also = also.map(|file| (file.name, file.text)).collect();
+        let Collected { files, problems } = self.local.collect(also).await;
+        let files = files
+            .into_iter()
+            .map(|(name, text)| v1::CollectedFile { name, text });
+        Ok(Response::new(v1::LocalCollectReply {
+            files: files.collect(),
+            problems,
+        }))
     }
 
     async fn create_backup(

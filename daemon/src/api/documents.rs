@@ -288,7 +288,7 @@ pub fn timestamp(unix_ms: u64) -> String {
 }
 
 /// `2026-07-24T10:00:00.123000+00:00`.
-fn timestamp_iso(unix_ms: u64) -> String {
+pub fn timestamp_iso(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (year, month, day) = civil(seconds / 86_400);
     format!(

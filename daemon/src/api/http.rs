@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query as AxumQuery, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Response};
 use cluster_core::change::Rejected;
 use cluster_core::model::Settings;
 use serde_json::Value;
@@ -20,9 +20,11 @@ use serde_json::Value;
 use super::asks::Asks;
 use super::config_document;
 use super::documents;
+use super::events::{self, Followers, Start};
 use super::health::{self, Health, Query};
 use super::settings::{self, Wish};
 use super::topology::{self, DsnRole};
+use super::ui;
 use super::writes::{self, Endpoint};
 use crate::board::{Board, Foresight, LeaseView, ProposeError, TrySettings};
 use crate::metrics;
@@ -34,10 +36,15 @@ pub const EPOCH_HEADER: HeaderName = HeaderName::from_static("x-clusterd-epoch")
 /// Most bytes a request body may have.
 const BODY_LIMIT: usize = 64 * 1024;
 
+/// So many events a new follower of `/events` is told, unless it says.
+const EVENTS_FIRST: u64 = 50;
+
 /// What the handlers read.
 pub struct Http {
     /// The board, and the way to propose.
     pub asks: Asks,
+    /// Who follows the events.
+    pub followers: Followers,
     /// The lease.
     pub lease: Arc<dyn LeaseView>,
     /// Who could be promoted.
@@ -57,11 +64,11 @@ pub fn router(http: Arc<Http>) -> Router {
 
 async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
     let board = http.asks.board();
-    let answer = match *request.method() {
-        Method::GET | Method::HEAD | Method::OPTIONS => http.read(&board, &request),
-        Method::POST => http.write(request).await,
-        Method::PATCH | Method::PUT => http.configure(request).await,
-        _ => unsupported(),
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let answer = match first_segment(request.uri()) {
+        "events" if is_read => return http.events(&request, board.state.epoch().0),
+        "ui" if is_read => return http.page(&board, &request),
+        _ => http.answer(&board, request).await,
     };
     answer.into_response(board.state.epoch().0)
 }
@@ -108,9 +115,7 @@ impl Answer {
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
-        headers.insert(EPOCH_HEADER, HeaderValue::from(epoch));
-        // Health is of this very moment: nobody on the way may keep it.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        common_headers(headers, epoch);
         if let Some(revision) = self.revision
             && let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\""))
         {
@@ -122,6 +127,12 @@ impl Answer {
         }
         response
     }
+}
+
+fn common_headers(headers: &mut HeaderMap, epoch: u64) {
+    headers.insert(EPOCH_HEADER, HeaderValue::from(epoch));
+    // Health is of this very moment: nobody on the way may keep it.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
 fn unsupported() -> Answer {
@@ -149,6 +160,78 @@ fn wall() -> Duration {
 }
 
 impl Http {
+    async fn answer(&self, board: &Board, request: Request) -> Answer {
+        match *request.method() {
+            Method::GET | Method::HEAD | Method::OPTIONS => self.read(board, &request),
+            Method::POST => self.write(request).await,
+            Method::PATCH | Method::PUT => self.configure(request).await,
+            _ => unsupported(),
+        }
+    }
+
+    /// `/events`: after the header `Last-Event-ID` or the query `after`, else the newest `limit`.
+    fn events(&self, request: &Request, epoch: u64) -> Response {
+        let query = query_of(request.uri());
+        let header = request.headers().get("last-event-id");
+        let seen = match header.map(HeaderValue::to_str) {
+            Some(text) => Some(text.unwrap_or("?")),
+            None => query.first("after"),
+        };
+        let number = |text: &str| text.trim().parse::<u64>();
+        let limit = query.first("limit").map_or(Ok(EVENTS_FIRST), number);
+        let start = match (seen.map(number), limit) {
+            (Some(Ok(index)), _) => Start::After(index),
+            (None, Ok(limit)) => Start::Newest(usize::try_from(limit).unwrap_or(usize::MAX)),
+            (Some(Err(_)), _) | (None, Err(_)) => {
+                let text = "Last-Event-ID, after, limit: a number is expected\n";
+                return Answer::text(StatusCode::BAD_REQUEST, text).into_response(epoch);
+            }
+        };
+        let stops_at_end = request.method() == Method::HEAD;
+        match self.followers.follow(start, stops_at_end) {
+            Ok(told) => {
+                let mut response = events::server_sent(told).into_response();
+                common_headers(response.headers_mut(), epoch);
+                response
+            }
+            Err(why) => Answer::text(StatusCode::SERVICE_UNAVAILABLE, why).into_response(epoch),
+        }
+    }
+
+    /// `/ui` and what it asks for.
+    fn page(&self, board: &Board, request: &Request) -> Response {
+        let epoch = board.state.epoch().0;
+        match request.uri().path().trim_end_matches('/') {
+            "/ui" => {
+                let (page, policy) = ui::page();
+                let answer = Answer {
+                    kind: "text/html; charset=utf-8",
+                    ..Answer::text(StatusCode::OK, page)
+                };
+                let mut response = answer.into_response(epoch);
+                let headers = response.headers_mut();
+                let mut put = |name, value: &str| {
+                    if let Ok(value) = HeaderValue::from_str(value) {
+                        headers.insert(name, value);
+                    }
+                };
+                put(header::CONTENT_SECURITY_POLICY, &policy);
+                put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+                put(header::REFERRER_POLICY, "no-referrer");
+                response
+            }
+            "/ui/state" => {
+                let lease = self.lease.as_ref();
+                let state = ui::state(board, lease, self.foresight.as_ref(), wall());
+                Answer::json(StatusCode::OK, &state).into_response(epoch)
+            }
+            _ => {
+                let text = "there is /ui and /ui/state\n";
+                Answer::text(StatusCode::NOT_FOUND, text).into_response(epoch)
+            }
+        }
+    }
+
     fn read(&self, board: &Board, request: &Request) -> Answer {
         let lease = self.lease.as_ref();
         let query = query_of(request.uri());

@@ -6,6 +6,8 @@ pub mod asks;
 pub mod config_document;
 pub mod discovery;
 pub mod documents;
+pub mod events;
+pub mod explain;
 pub mod health;
 pub mod http;
 pub mod peer;
@@ -13,6 +15,7 @@ pub mod raft;
 pub mod settings;
 pub mod status;
 pub mod topology;
+pub mod ui;
 pub mod writes;
 
 use std::future::Future;
@@ -86,6 +89,18 @@ pub trait LocalControl: Send + Sync {
     async fn leave(&self, by: &str, limit: Duration) -> Result<String, String>;
     /// Changes what is logged; refuses a filter that cannot be read.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
+    /// What helps to find out what is wrong here, and these texts, with this member's secrets taken out
+    /// of all.
+    async fn collect(&self, also: Vec<(String, String)>) -> Collected;
+}
+
+/// What a member could collect of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// Name and text.
+    pub files: Vec<(String, String)>,
+    /// What could not be collected, and why.
+    pub problems: Vec<String>,
 }
 
 /// Base backups of the member that answers.
@@ -193,15 +208,24 @@ impl Listeners {
         shutdown: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let asks = asks::Asks::new(parts.board.clone(), Arc::clone(&parts.propose));
+        let followers = events::Followers::new(parts.board.clone());
         let http = http::Http {
             asks: asks.clone(),
+            followers: followers.clone(),
             lease: Arc::clone(&parts.lease),
             foresight: Arc::clone(&parts.foresight),
             try_settings: Arc::clone(&parts.try_settings),
             token: options.token.clone(),
             is_https: options.tls.is_some(),
         };
-        let grpc = serve_grpc(self.grpc, &options, parts, asks, stopped(shutdown.clone()));
+        let services = (asks, followers);
+        let grpc = serve_grpc(
+            self.grpc,
+            &options,
+            parts,
+            services,
+            stopped(shutdown.clone()),
+        );
         let http = serve_http(self.http, http, options.tls.clone(), stopped(shutdown));
         tokio::try_join!(http, grpc).map(|_| ())
     }
@@ -248,7 +272,7 @@ async fn serve_grpc(
     listener: TcpListener,
     options: &Options,
     parts: Parts,
-    asks: asks::Asks,
+    (asks, followers): (asks::Asks, events::Followers),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -261,6 +285,9 @@ async fn serve_grpc(
     reporter
         .set_serving::<v1::discovery_server::DiscoveryServer<discovery::DiscoveryService>>()
         .await;
+    reporter
+        .set_serving::<v1::events_server::EventsServer<events::EventsService>>()
+        .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(cluster_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -271,6 +298,9 @@ async fn serve_grpc(
         .add_service(reflection)
         .add_service(v1::discovery_server::DiscoveryServer::new(
             discovery::DiscoveryService::new(asks.clone(), Arc::clone(&parts.lease)),
+        ))
+        .add_service(v1::events_server::EventsServer::new(
+            events::EventsService { followers },
         ))
         .add_service(v1::peer_server::PeerServer::new(peer::PeerService::new(
             asks.clone(),

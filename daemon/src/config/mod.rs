@@ -336,6 +336,31 @@ impl Config {
             .unwrap_or_else(|error| format!("# could not be written: {error}\n"))
     }
 
+    /// Every text in it that must not be shown: secrets, and parameters that may hold one.
+    pub fn secrets(&self) -> Vec<String> {
+        let security = &self.security;
+        let mut secrets: Vec<&str> = vec![security.cluster_secret.expose()];
+        secrets.extend(security.admin_token.as_ref().map(Secret::expose));
+        if let Some(postgres) = &self.postgres {
+            let roles = [&postgres.replication, &postgres.rewind];
+            let owners = postgres.app.iter().map(|app| &app.owner);
+            let roles = roles.into_iter().chain(owners);
+            secrets.extend(roles.map(|role| role.password.expose()));
+            secrets.extend(postgres.superuser_password.as_ref().map(Secret::expose));
+            let may_hold_one = |name: &str| {
+                let words = ["_command", "conninfo", "passphrase", "password"];
+                words.iter().any(|word| name.contains(word))
+            };
+            let values = postgres.parameters.iter();
+            secrets.extend(
+                values
+                    .filter(|(name, value)| may_hold_one(name) && value.len() >= 8)
+                    .map(|(_, value)| value.as_str()),
+            );
+        }
+        secrets.iter().map(|text| text.trim().to_owned()).collect()
+    }
+
     /// This member's own entry of the list.
     pub fn own_entry(&self) -> &ListedMember {
         self.members

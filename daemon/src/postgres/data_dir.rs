@@ -144,6 +144,19 @@ impl Postgres {
         self.control_data_in(&self.options().data_dir).await
     }
 
+    /// What `pg_controldata` prints, for people, without the nonce by which a client could tell
+    /// whether a role exists.
+    pub async fn control_data_text(&self) -> Result<String, Error> {
+        let data_dir = self.options().data_dir.display().to_string();
+        let output = self
+            .read_tool("pg_controldata", &["-D".to_owned(), data_dir])
+            .await?;
+        let lines = output.stdout.lines();
+        let shown = lines.filter(|line| !line.starts_with("Mock authentication nonce"));
+        let text: String = shown.map(|line| format!("{line}\n")).collect();
+        Ok(format!("{text}{}", output.stderr))
+    }
+
     /// The control file of another directory, such as a copy.
     pub(super) async fn control_data_in(&self, data_dir: &Path) -> Result<ControlData, Error> {
         let data_dir = data_dir.display().to_string();

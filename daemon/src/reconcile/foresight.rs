@@ -2,6 +2,7 @@
 
 use cluster_core::decide;
 use cluster_core::decide::candidate::Assessment;
+use cluster_core::model::MemberName;
 
 use crate::board::{Board, Candidate, Foresight};
 use crate::lease::now;
@@ -9,7 +10,8 @@ use crate::lease::now;
 /// Asks `decide` about a world without the primary.
 pub struct BoardForesight;
 
-fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
+/// Everybody but the one that is imagined to be dead.
+fn sentences(assessment: &Assessment, dead: Option<&MemberName>) -> Vec<(String, String)> {
     let candidates = assessment.candidates.iter().map(|candidate| {
         let text = format!(
             "{} could be promoted: {} of epoch {}, priority {}",
@@ -20,7 +22,9 @@ fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
         );
         ("candidate".to_owned(), text)
     });
-    let refused = assessment.refused.iter().map(|(member, why)| {
+    let refused = assessment.refused.iter();
+    let refused = refused.filter(|(member, _)| Some(member) != dead);
+    let refused = refused.map(|(member, why)| {
         (
             "no-candidate".to_owned(),
             format!("{member} could not: {why}"),
@@ -32,13 +36,14 @@ fn sentences(assessment: &Assessment) -> Vec<(String, String)> {
 impl Foresight for BoardForesight {
     fn explain(&self, board: &Board) -> Vec<(String, String)> {
         let (verdict, assessment) = board.look(now(), decide::explain);
+        let dead = board.state.granted().map(|reign| &reign.holder);
         let reason = verdict.reason();
         let first = (
             reason.code().to_owned(),
             format!("If the primary died now: {reason}"),
         );
         std::iter::once(first)
-            .chain(sentences(&assessment))
+            .chain(sentences(&assessment, dead))
             .collect()
     }
 

@@ -17,7 +17,7 @@ use cluster_core::model::settings::Mode;
 use cluster_core::model::state::Identity;
 use cluster_core::model::view::Seen;
 use cluster_core::model::*;
-use clusterd::api::{Listeners, LocalControl, Options, Parts};
+use clusterd::api::{Collected, Listeners, LocalControl, Options, Parts};
 use clusterd::board::{
     Board, Candidate, Foresight, LeaseView, Propose, ProposeError, RaftBoard, Tried, TrySettings,
     VerdictLine,
@@ -505,6 +505,14 @@ impl LocalControl for World {
             Err("not a filter".to_owned())
         } else {
             Ok(())
+        }
+    }
+
+    async fn collect(&self, mut also: Vec<(String, String)>) -> Collected {
+        also.push(("config.toml".to_owned(), "name = \"a\"\n".to_owned()));
+        Collected {
+            files: also,
+            problems: vec!["no control data".to_owned()],
         }
     }
 }
