@@ -111,6 +111,11 @@ impl Report {
         self.verdicts.push(verdict);
     }
 
+    /// The command that repeats the run.
+    pub fn repeat(&self) -> &str {
+        &self.repeat
+    }
+
     /// All properties so far.
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts

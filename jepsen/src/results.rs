@@ -64,6 +64,7 @@ pub fn write(folder: &Folder, seed: u64, versions: &Value, report: &Report) -> R
     };
     let run = json!({
         "seed": seed,
+        "repeat": report.repeat(),
         "versions": versions,
         "is_good": report.is_good(),
         "verdicts": report.verdicts().iter().map(verdict).collect::<Vec<_>>(),

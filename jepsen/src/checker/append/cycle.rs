@@ -84,8 +84,13 @@ pub fn search(graph: &Graph, shape: Shape, steps: usize) -> Cycles {
                 };
                 let mut cycle = vec![(from, *edge)];
                 cycle.extend(back);
+                let length = |it: &Cycle| {
+                    it.iter()
+                        .filter(|(node, _)| *node < graph.transactions)
+                        .count()
+                };
                 let held = cycles.found.get(&name(&cycle));
-                if held.is_none_or(|held| cycle.len() < held.len()) {
+                if held.is_none_or(|held| length(&cycle) < length(held)) {
                     cycles.found.insert(name(&cycle), cycle);
                 }
             }
@@ -117,7 +122,7 @@ fn components(graph: &Graph, is_used: impl Fn(Because) -> bool) -> Vec<usize> {
     component
 }
 
-/// The shortest way between two nodes. Where `Rw` must be spaced, the way begins and ends without one.
+/// The way between two nodes that has the fewest transactions; moments cost nothing. Where `Rw` must be spaced, the way begins and ends without one.
 fn way(
     graph: &Graph,
     (from, to): (usize, usize),
@@ -150,7 +155,10 @@ fn way(
             }
             if next != start && !came.contains_key(&next) {
                 came.insert(next, (at, *edge));
-                queue.push_back(next);
+                match edge.to < graph.transactions {
+                    true => queue.push_back(next),
+                    false => queue.push_front(next),
+                }
             }
         }
     }
