@@ -7,6 +7,7 @@ mod checker;
 mod client;
 mod history;
 mod nemesis;
+mod page;
 mod report;
 mod results;
 mod workload;
@@ -24,6 +25,7 @@ use rand::rngs::StdRng;
 
 use crate::checker::{Mode, Staleness};
 use crate::nemesis::{Blow, Fault, Menu, Round};
+use crate::page::Page;
 use crate::report::{Least, Report};
 use crate::workload::{Choice, Workloads};
 
@@ -254,7 +256,8 @@ fn run(arguments: &Arguments) -> Result<Report> {
     for line in cluster.unexpected_errors() {
         report.note(format!("ERROR line: {line}"));
     }
-    results::write(&folder, arguments.seed, &versions, &report)?;
+    let page = Page::new(&cluster, &report, set, &versions, arguments.seed);
+    results::write(&folder, &page)?;
     if report.is_good() {
         cluster.expect_error("");
         cluster.finish()?;

@@ -111,6 +111,46 @@ impl Report {
         self.verdicts.push(verdict);
     }
 
+    /// What was done to the cluster.
+    pub fn blows(&self) -> &[Blow] {
+        &self.blows
+    }
+
+    /// Violations and remarks that belong to no single property.
+    pub fn remarks(&self) -> Vec<(&'static str, String)> {
+        let violations = self.violations.iter().map(|it| ("violation", it.clone()));
+        let notes = self.notes.iter().map(|it| ("note", it.clone()));
+        let little = (!self.is_covered()).then(|| ("coverage", self.demanded()));
+        violations.chain(little).chain(notes).collect()
+    }
+
+    /// The run in figures.
+    pub fn facts(&self) -> Vec<String> {
+        let on_primary = self.blows.iter().filter(|blow| blow.was_primary).count();
+        vec![
+            format!(
+                "{} faults, {on_primary} of them on a primary",
+                self.blows.len()
+            ),
+            format!("{} changes of the primary", self.changes),
+            format!("{} acknowledged rows, {} missing", self.rows, self.missing),
+            format!("{} ms with two primaries", self.overlap.as_millis()),
+            format!(
+                "longest time without a write {:.2} s",
+                self.longest_outage.as_secs_f64()
+            ),
+        ]
+    }
+
+    fn demanded(&self) -> String {
+        let least = self.least;
+        format!(
+            "too little happened: at least {} faults, {} rows, {} changes of the primary, and {} operations \
+             in each workload ({:?} in the least busy)",
+            least.faults, least.rows, least.changes, least.operations, self.operations
+        )
+    }
+
     /// The command that repeats the run.
     pub fn repeat(&self) -> &str {
         &self.repeat
@@ -190,13 +230,9 @@ impl fmt::Display for Report {
         if !self.is_covered() {
             writeln!(
                 f,
-                "TOO LITTLE HAPPENED: at least {} faults, {} rows, {} changes of the primary, and {} \
-                 operations in each workload ({:?} in the least busy)",
-                self.least.faults,
-                self.least.rows,
-                self.least.changes,
-                self.least.operations,
-                self.operations
+                "{}",
+                self.demanded()
+                    .replacen("too little happened", "TOO LITTLE HAPPENED", 1)
             )?;
         }
         let verdict = if self.is_good() { "good" } else { "BAD" };

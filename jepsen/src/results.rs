@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::checker::{Staleness, Verdict, judge_history};
 use crate::history::{Event, Folder};
-use crate::report::Report;
+use crate::page::Page;
 use crate::{Arguments, word};
 
 /// Makes the run's folder.
@@ -47,11 +47,12 @@ pub fn versions(cluster: &Cluster) -> Result<Value> {
     Ok(json!({ "clusterd": clusterd, "postgresql": postgres }))
 }
 
-/// Writes `run.json` and `report.txt`.
+/// Writes `run.json`, `report.txt` and `report.html`.
 ///
 /// # Errors
 /// They cannot be written.
-pub fn write(folder: &Folder, seed: u64, versions: &Value, report: &Report) -> Result<()> {
+pub fn write(folder: &Folder, page: &Page) -> Result<()> {
+    let report = page.report;
     let verdict = |it: &Verdict| {
         json!({
             "property": it.property,
@@ -63,14 +64,15 @@ pub fn write(folder: &Folder, seed: u64, versions: &Value, report: &Report) -> R
         })
     };
     let run = json!({
-        "seed": seed,
+        "seed": page.seed,
         "repeat": report.repeat(),
-        "versions": versions,
+        "versions": page.versions,
         "is_good": report.is_good(),
         "verdicts": report.verdicts().iter().map(verdict).collect::<Vec<_>>(),
     });
     folder.write("run.json", &format!("{run:#}\n"))?;
     folder.write("report.txt", &format!("{report}\n"))?;
+    folder.write("report.html", &page.html())?;
     eprintln!("histories and verdicts are in {}", folder.path().display());
     Ok(())
 }

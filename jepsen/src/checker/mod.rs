@@ -17,8 +17,11 @@ use clap::ValueEnum;
 use cluster_tests::{Cluster, History};
 
 use crate::history::{Event, operations};
+use crate::nemesis::{Blow, Fault};
 use crate::report::Report;
 use crate::workload::{ACCOUNTS, BALANCE, Isolation};
+
+use one_primary::ClientCut;
 
 pub use monotonic::Staleness;
 pub use verdict::{Finding, Verdict};
@@ -56,14 +59,29 @@ pub fn judge_members(
     history: &History,
     report: &mut Report,
 ) -> Result<()> {
-    report.add(one_primary::check(history));
-    report.overlap = history.overlap().0;
+    let (verdict, overlap) = one_primary::check(history, &cuts(cluster, report.blows()));
+    report.add(verdict);
+    report.overlap = overlap;
     let found = cluster.compare(primary, history)?;
     let missing = found.missing.iter().map(|(_, rows)| rows.len());
     report.missing = missing.max().unwrap_or_default();
     report.add(no_lost_write::check(mode, history, &found));
     report.add(same_everywhere::check(&found));
     Ok(())
+}
+
+/// When clients did not reach a server.
+fn cuts(cluster: &Cluster, blows: &[Blow]) -> Vec<ClientCut> {
+    let is_cut = |blow: &&Blow| blow.fault == Fault::CutAll;
+    let found = blows.iter().filter(is_cut).filter_map(|blow| {
+        let member = cluster.members.iter().find(|it| it.name == blow.member)?;
+        Some(ClientCut {
+            server: member.host.address.clone(),
+            from: blow.at,
+            to: blow.at + blow.lasted,
+        })
+    });
+    found.collect()
 }
 
 /// A recorded history, by the name of its workload; none if no checker is made for it.
