@@ -82,9 +82,9 @@ impl<'a> Page<'a> {
                 (true, false) => ("not proven", "bad"),
                 (false, _) => ("violated", "bad"),
             };
-            let _ = write!(
+            let _ = writeln!(
                 rows,
-                "<tr><th>{}</th><td class=\"{class}\">{word}</td><td>{}{}</td></tr>\n",
+                "<tr><th>{}</th><td class=\"{class}\">{word}</td><td>{}{}</td></tr>",
                 escaped(&verdict.property),
                 escaped(&verdict.looked_at),
                 evidence(verdict)
@@ -93,9 +93,9 @@ impl<'a> Page<'a> {
         for (kind, text) in self.report.remarks() {
             let class = if kind == "note" { "" } else { "bad" };
             let text = escaped(&text);
-            let _ = write!(
+            let _ = writeln!(
                 rows,
-                "<tr><th>run</th><td class=\"{class}\">{kind}</td><td>{text}</td></tr>\n"
+                "<tr><th>run</th><td class=\"{class}\">{kind}</td><td>{text}</td></tr>"
             );
         }
         format!("<table>{rows}</table>")
@@ -118,9 +118,9 @@ impl<'a> Page<'a> {
             let outages = blows
                 .iter()
                 .map(|(_, it)| format!("{:.2}", it.as_secs_f64()));
-            let _ = write!(
+            let _ = writeln!(
                 rows,
-                "<tr><th>{kind}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+                "<tr><th>{kind}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
                 blows.len(),
                 count(|it| it.was_primary),
                 count(|it| it.was_held),

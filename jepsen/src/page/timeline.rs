@@ -56,10 +56,10 @@ pub fn svg(page: &Page) -> String {
     for (place, (name, address)) in page.members.iter().enumerate() {
         let top = TOP + LANE * place as f64;
         let base = top + LANE - 8.0;
-        let _ = write!(
+        let _ = writeln!(
             drawn,
             "<g><text x=\"0\" y=\"{base:.0}\">{}</text>\
-             <line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{base:.0}\" y2=\"{base:.0}\"/>\n",
+             <line class=\"grid\" x1=\"{LEFT}\" x2=\"{WIDTH}\" y1=\"{base:.0}\" y2=\"{base:.0}\"/>",
             escaped(name)
         );
         drawn += &reigns(page, &scale, address, top);
@@ -81,10 +81,10 @@ fn outages(page: &Page, scale: &Scale, height: f64) -> String {
             continue;
         }
         let (x, width) = (scale.x(from), scale.x(to) - scale.x(from));
-        let _ = write!(
+        let _ = writeln!(
             drawn,
             "<rect class=\"outage\" x=\"{x:.1}\" y=\"0\" width=\"{width:.1}\" height=\"{:.0}\"/>\
-             <text class=\"dim\" x=\"{x:.1}\" y=\"10\">{:.1} s</text>\n",
+             <text class=\"dim\" x=\"{x:.1}\" y=\"10\">{:.1} s</text>",
             height - 20.0,
             to.saturating_sub(from).as_secs_f64()
         );
@@ -107,11 +107,11 @@ fn reigns(page: &Page, scale: &Scale, address: &str, top: f64) -> String {
     for (timeline, (from, to)) in spans {
         let colour = if timeline % 2 == 0 { "even" } else { "odd" };
         let (x, width) = (scale.x(from), (scale.x(to) - scale.x(from)).max(1.0));
-        let _ = write!(
+        let _ = writeln!(
             drawn,
             "<rect class=\"reign {colour}\" opacity=\".18\" x=\"{x:.1}\" y=\"{:.0}\" \
              width=\"{width:.1}\" height=\"{room:.0}\"/>\
-             <text class=\"dim\" x=\"{:.1}\" y=\"{:.0}\">{timeline}</text>\n",
+             <text class=\"dim\" x=\"{:.1}\" y=\"{:.0}\">{timeline}</text>",
             base - room,
             x + 3.0,
             base - room + 12.0
@@ -136,10 +136,10 @@ fn faults(page: &Page, scale: &Scale, member: &str, top: f64) -> String {
     let mut drawn = String::new();
     for blow in page.report.blows().iter().filter(|it| it.member == member) {
         let (x, end) = (scale.x(blow.at), scale.x(blow.at + blow.lasted));
-        let _ = write!(
+        let _ = writeln!(
             drawn,
             "<rect class=\"fault\" x=\"{x:.1}\" y=\"{:.0}\" width=\"{:.1}\" height=\"4\"/>\
-             <text x=\"{x:.1}\" y=\"{:.0}\">{:?}</text>\n",
+             <text x=\"{x:.1}\" y=\"{:.0}\">{:?}</text>",
             top + 13.0,
             (end - x).max(2.0),
             top + 10.0,
