@@ -4,10 +4,15 @@
 //! Phases: calm, faults under load, heal, recovery within a limit, final reads on every member.
 
 mod checker;
+mod client;
+mod history;
 mod nemesis;
+mod page;
 mod report;
+mod results;
 mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,10 +23,11 @@ use cluster_tests::{Cluster, Wanted, wait_until};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::checker::Mode;
+use crate::checker::{Mode, Staleness};
 use crate::nemesis::{Blow, Fault, Menu, Round};
+use crate::page::Page;
 use crate::report::{Least, Report};
-use crate::workload::Set;
+use crate::workload::{Choice, Workloads};
 
 /// Chaos with writers and faults.
 #[derive(Debug, Parser)]
@@ -57,6 +63,18 @@ struct Arguments {
     /// Witnesses.
     #[arg(long, default_value_t = 0)]
     witnesses: u8,
+    /// What clients do; the set's writers always write, alone they are more.
+    #[arg(long, value_enum, default_value = "set")]
+    workload: Choice,
+    /// How long, while nothing is broken, an acknowledged write may be missing on a standby.
+    #[arg(long, default_value_t = 5000)]
+    stale_bound_ms: u64,
+    /// Where histories and verdicts go; by default below cargo's target folder.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Runs nothing: judges the histories of this folder again.
+    #[arg(long)]
+    check: Option<PathBuf>,
     /// What to choose faults from.
     #[arg(long, value_enum, default_value = "all")]
     menu: Menu,
@@ -65,8 +83,28 @@ struct Arguments {
     fault: Vec<Fault>,
 }
 
+impl Arguments {
+    fn stale_bound(&self) -> Duration {
+        Duration::from_millis(self.stale_bound_ms)
+    }
+
+    fn least(&self) -> Least {
+        let least = match self.rounds {
+            Some(rounds) => Least::of_rounds(rounds as usize),
+            None => Least::default(),
+        };
+        match self.workload {
+            Choice::Set => least,
+            _ => least.with_others(),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(folder) = &arguments.check {
+        return results::check_again(folder, arguments.stale_bound());
+    }
     match run(&arguments) {
         Ok(report) => {
             println!("{report}");
@@ -105,6 +143,9 @@ fn repeat(arguments: &Arguments) -> String {
          --members {members} --witnesses {witnesses}",
         mode.word()
     );
+    if arguments.workload != Choice::Set {
+        text.push_str(&format!(" --workload {}", word(&arguments.workload)));
+    }
     text.push_str(&format!(" --menu {}", word(&arguments.menu)));
     for fault in &arguments.fault {
         text.push_str(&format!(" --fault {}", word(fault)));
@@ -139,7 +180,7 @@ fn wanted(arguments: &Arguments) -> Wanted {
 fn break_things(
     arguments: &Arguments,
     cluster: &mut Cluster,
-    workload: &Set,
+    workload: &Workloads,
 ) -> Result<(Vec<Blow>, Vec<String>)> {
     let mut chance = StdRng::seed_from_u64(arguments.seed);
     let menu = match arguments.fault.is_empty() {
@@ -172,35 +213,51 @@ fn break_things(
 
 fn run(arguments: &Arguments) -> Result<Report> {
     let mut cluster = wanted(arguments).start().context("start the cluster")?;
-    let workload = Set::start(&cluster)?;
-    wait_until("calm writing", Duration::from_secs(30), || {
-        match workload.count() {
-            rows if rows > 500 => Ok(()),
-            rows => Err(format!("{rows} rows")),
+    let versions = results::versions(&cluster)?;
+    let workload = Workloads::start(&cluster, arguments.workload, arguments.seed)?;
+    wait_until("calm work", Duration::from_secs(60), || {
+        match (workload.count(), workload.least_ok()) {
+            (rows, least) if rows > 500 && least.is_none_or(|it| it > 20) => Ok(()),
+            (rows, least) => Err(format!("{rows} rows, {least:?} operations")),
         }
     })?;
+    let calm = clock();
     let (blows, seen) = break_things(arguments, &mut cluster, &workload)?;
     nemesis::heal_all(&mut cluster)?;
     let healed = clock();
     let primary = cluster.wait_healthy(Duration::from_secs(90));
     let recovery = clock() - healed;
-    let history = workload.stop();
-    let least = match arguments.rounds {
-        Some(rounds) => Least::of_rounds(rounds as usize),
-        None => Least::default(),
-    };
-    let mut report = Report::new(repeat(arguments), blows, &history, recovery, least);
+    let least_ok = workload.least_ok();
+    let recorded = workload.stop(&cluster, primary.as_ref().ok().copied())?;
+    let nemesis: Vec<_> = blows.iter().flat_map(|blow| blow.events()).collect();
+    let folder = results::folder(arguments)?;
+    folder.write_histories(&recorded.histories, &nemesis)?;
+    let (set, least) = (&recorded.set, arguments.least());
+    let mut report = Report::new(repeat(arguments), blows, set, recovery, least);
+    report.operations = least_ok;
     seen.into_iter().for_each(|text| report.violation(text));
     let judged_as = arguments.judge_as.unwrap_or(arguments.mode);
     match primary {
         Err(error) => {
             report.violation(format!("not healthy again after all was healed: {error:#}"))
         }
-        Ok(primary) => checker::judge(judged_as, &cluster, primary, &history, &mut report)?,
+        Ok(primary) => checker::judge_members(judged_as, &cluster, primary, set, &mut report)?,
+    }
+    let staleness = Staleness::outside(arguments.stale_bound(), calm, healed + recovery);
+    for (name, events) in &recorded.histories {
+        let verdict = checker::judge_history(name, events, &staleness);
+        let is_forgiven = checker::is_forgiven(judged_as, name, set.timelines().len());
+        match verdict {
+            Some(verdict) if is_forgiven => report.add(verdict.forgiven()),
+            Some(verdict) => report.add(verdict),
+            None => {}
+        }
     }
     for line in cluster.unexpected_errors() {
         report.note(format!("ERROR line: {line}"));
     }
+    let page = Page::new(&cluster, &report, set, &versions, arguments.seed);
+    results::write(&folder, &page)?;
     if report.is_good() {
         cluster.expect_error("");
         cluster.finish()?;

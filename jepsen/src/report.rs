@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use cluster_tests::History;
 
+use crate::checker::Verdict;
 use crate::nemesis::Blow;
 
 /// The least that must happen for a run to mean anything.
@@ -16,6 +17,8 @@ pub struct Least {
     pub rows: usize,
     /// Changes of the primary.
     pub changes: usize,
+    /// Operations that took effect, in each workload beside the set.
+    pub operations: usize,
 }
 
 impl Default for Least {
@@ -24,6 +27,7 @@ impl Default for Least {
             faults: 3,
             rows: 1000,
             changes: 0,
+            operations: 100,
         }
     }
 }
@@ -35,7 +39,14 @@ impl Least {
             faults: rounds,
             rows: 500 * rounds,
             changes: rounds / 3,
+            operations: 50 * rounds,
         }
+    }
+
+    /// Where the set's few writers share the machine with other clients.
+    pub fn with_others(mut self) -> Self {
+        self.rows /= 5;
+        self
     }
 }
 
@@ -56,6 +67,9 @@ pub struct Report {
     pub missing: usize,
     /// Time during which two primaries acknowledged.
     pub overlap: Duration,
+    /// Of the workload with the fewest; none if there is none beside the set.
+    pub operations: Option<usize>,
+    verdicts: Vec<Verdict>,
     violations: Vec<String>,
     notes: Vec<String>,
 }
@@ -85,22 +99,66 @@ impl Report {
             longest_outage: outage.unwrap_or_default(),
             missing: 0,
             overlap: Duration::ZERO,
+            operations: None,
+            verdicts: Vec::new(),
             violations: Vec::new(),
             notes: Vec::new(),
         }
     }
 
-    /// Of a history without a run, for the tests of the checkers.
-    #[cfg(test)]
-    pub fn of_history(history: &History) -> Self {
-        let least = Least::of_rounds(0);
-        Self::new(String::new(), Vec::new(), history, Duration::ZERO, least)
+    /// What became of a property.
+    pub fn add(&mut self, verdict: Verdict) {
+        self.verdicts.push(verdict);
     }
 
-    /// What must not be, so far.
-    #[cfg(test)]
-    pub fn violations(&self) -> &[String] {
-        &self.violations
+    /// What was done to the cluster.
+    pub fn blows(&self) -> &[Blow] {
+        &self.blows
+    }
+
+    /// Violations and remarks that belong to no single property.
+    pub fn remarks(&self) -> Vec<(&'static str, String)> {
+        let violations = self.violations.iter().map(|it| ("violation", it.clone()));
+        let notes = self.notes.iter().map(|it| ("note", it.clone()));
+        let little = (!self.is_covered()).then(|| ("coverage", self.demanded()));
+        violations.chain(little).chain(notes).collect()
+    }
+
+    /// The run in figures.
+    pub fn facts(&self) -> Vec<String> {
+        let on_primary = self.blows.iter().filter(|blow| blow.was_primary).count();
+        vec![
+            format!(
+                "{} faults, {on_primary} of them on a primary",
+                self.blows.len()
+            ),
+            format!("{} changes of the primary", self.changes),
+            format!("{} acknowledged rows, {} missing", self.rows, self.missing),
+            format!("{} ms with two primaries", self.overlap.as_millis()),
+            format!(
+                "longest time without a write {:.2} s",
+                self.longest_outage.as_secs_f64()
+            ),
+        ]
+    }
+
+    fn demanded(&self) -> String {
+        let least = self.least;
+        format!(
+            "too little happened: at least {} faults, {} rows, {} changes of the primary, and {} operations \
+             in each workload ({:?} in the least busy)",
+            least.faults, least.rows, least.changes, least.operations, self.operations
+        )
+    }
+
+    /// The command that repeats the run.
+    pub fn repeat(&self) -> &str {
+        &self.repeat
+    }
+
+    /// All properties so far.
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
     }
 
     /// Something that must not be.
@@ -115,12 +173,15 @@ impl Report {
 
     fn is_covered(&self) -> bool {
         let least = self.least;
-        self.blows.len() >= least.faults && self.rows >= least.rows && self.changes >= least.changes
+        let is_busy = self.operations.is_none_or(|it| it >= least.operations);
+        let is_struck = self.blows.len() >= least.faults && self.changes >= least.changes;
+        is_busy && is_struck && self.rows >= least.rows
     }
 
-    /// No violation, and enough happened.
+    /// No violation, nothing left unknown, and enough happened.
     pub fn is_good(&self) -> bool {
-        self.violations.is_empty() && self.is_covered()
+        let is_proven = self.verdicts.iter().all(Verdict::is_good);
+        self.violations.is_empty() && is_proven && self.is_covered()
     }
 }
 
@@ -157,6 +218,9 @@ impl fmt::Display for Report {
             "healthy after the last repair: {:.2} s",
             self.recovery.as_secs_f64()
         )?;
+        for verdict in &self.verdicts {
+            writeln!(f, "{verdict}")?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
@@ -166,8 +230,9 @@ impl fmt::Display for Report {
         if !self.is_covered() {
             writeln!(
                 f,
-                "TOO LITTLE HAPPENED: at least {} faults, {} rows and {} changes of the primary",
-                self.least.faults, self.least.rows, self.least.changes
+                "{}",
+                self.demanded()
+                    .replacen("too little happened", "TOO LITTLE HAPPENED", 1)
             )?;
         }
         let verdict = if self.is_good() { "good" } else { "BAD" };
@@ -178,6 +243,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checker::Finding;
 
     #[test]
     fn a_campaign_without_changes_of_the_primary_is_not_good() {
@@ -186,11 +252,31 @@ mod tests {
             |least| Report::new(String::new(), Vec::new(), &history, Duration::ZERO, least);
         assert!(report(Least::of_rounds(0)).is_good());
         let least = Least {
-            faults: 0,
-            rows: 0,
             changes: 1,
+            ..Least::of_rounds(0)
         };
         let report = report(least);
         assert!(!report.is_good() && report.to_string().contains("TOO LITTLE HAPPENED"));
+    }
+
+    #[test]
+    fn a_violated_and_an_unknown_property_are_not_good() {
+        let history = History::default();
+        let of = |verdict| {
+            let least = Least::of_rounds(0);
+            let mut report =
+                Report::new(String::new(), Vec::new(), &history, Duration::ZERO, least);
+            report.add(verdict);
+            report
+        };
+        assert!(of(Verdict::new("bank", String::new())).is_good());
+        let mut violated = Verdict::new("bank", String::new());
+        violated.violations.push(Finding::new("wrong-total", []));
+        assert!(of(violated.clone().forgiven()).is_good());
+        let report = of(violated);
+        assert!(!report.is_good() && report.to_string().contains("bank: VIOLATED"));
+        let mut unknown = Verdict::new("register", String::new());
+        unknown.unknown.push("too long".to_owned());
+        assert!(!of(unknown).is_good());
     }
 }

@@ -76,8 +76,8 @@ pub struct Row {
 pub struct History {
     /// Acknowledged rows, in order of acknowledgement.
     pub rows: Vec<Row>,
-    /// Rows sent that got no answer.
-    pub unknown: BTreeSet<(u32, i64)>,
+    /// Rows sent that got no answer, with when they were sent.
+    pub unknown: BTreeMap<(u32, i64), Duration>,
     /// Rows acknowledged with the warning that the wait for a standby was cancelled; also in `unknown`.
     pub cancelled: u64,
     /// Rows refused with an error by a server that was still there.
@@ -229,7 +229,7 @@ async fn write_on(
         match answer {
             Ok(Ok(_)) if said.iter().any(|text| text.starts_with(CANCELLED)) => {
                 shared.note(|history| {
-                    history.unknown.insert(key);
+                    history.unknown.insert(key, invoked);
                     history.cancelled += 1;
                 });
             }
@@ -255,7 +255,7 @@ async fn write_on(
             }
             Ok(Err(_)) | Err(_) => {
                 shared.note(|history| {
-                    history.unknown.insert(key);
+                    history.unknown.insert(key, invoked);
                 });
                 return;
             }

@@ -4,25 +4,31 @@
 use cluster_tests::History;
 use cluster_tests::compare::Comparison;
 
-use super::Mode;
-use crate::report::Report;
+use super::{Finding, Mode, Verdict};
 
 /// Judges what is missing.
-pub fn check(mode: Mode, history: &History, found: &Comparison, report: &mut Report) {
-    let most = found.missing.iter().map(|(_, rows)| rows.len()).max();
-    report.missing = most.unwrap_or_default();
+pub fn check(mode: Mode, history: &History, found: &Comparison) -> Verdict {
+    let looked_at = format!("{} acknowledged rows", history.rows.len());
+    let mut verdict = Verdict::new("set", looked_at);
     let newest = history.timelines().into_iter().max().unwrap_or_default();
     for (member, rows) in &found.missing {
         let unforgivable = rows
             .iter()
             .find(|row| mode != Mode::Async || row.timeline == newest);
-        if let Some(row) = unforgivable {
-            report.violation(format!(
-                "{member} lacks {} acknowledged rows, as {row:?}",
-                rows.len()
-            ));
+        let name = format!("{member} lacks {} acknowledged rows", rows.len());
+        match (unforgivable, rows.first()) {
+            (Some(row), _) => {
+                let evidence = [format!("{row:?}")];
+                verdict.violations.push(Finding::new(&name, evidence));
+            }
+            (None, Some(row)) => {
+                let evidence = [format!("{row:?}")];
+                verdict.allowed.push(Finding::new(&name, evidence));
+            }
+            (None, None) => {}
         }
     }
+    verdict
 }
 
 #[cfg(test)]
@@ -45,7 +51,7 @@ mod tests {
     }
 
     /// Three rows of timeline 1, three of timeline 2; these are gone from one member.
-    fn judged(mode: Mode, gone: &[Row]) -> Report {
+    fn judged(mode: Mode, gone: &[Row]) -> Verdict {
         let rows = [1, 2].into_iter();
         let rows = rows.flat_map(|timeline| (1..=3).map(move |n| row(timeline, n)));
         let history = History {
@@ -56,24 +62,21 @@ mod tests {
         if !gone.is_empty() {
             found.missing.push(("m2".to_owned(), gone.to_vec()));
         }
-        let mut report = Report::of_history(&history);
-        check(mode, &history, &found, &mut report);
-        report
+        check(mode, &history, &found)
     }
 
     #[test]
     fn one_row_missing_on_one_member_is_a_violation_in_sync_and_strict() {
         for mode in [Mode::Sync, Mode::Strict] {
-            assert_eq!(judged(mode, &[]).violations().len(), 0);
-            let report = judged(mode, &[row(1, 3)]);
-            assert_eq!((report.violations().len(), report.missing), (1, 1));
+            assert!(judged(mode, &[]).is_good());
+            assert_eq!(judged(mode, &[row(1, 3)]).violations.len(), 1);
         }
     }
 
     #[test]
     fn in_async_the_end_of_an_older_reign_may_be_lost_and_nothing_else() {
-        let report = judged(Mode::Async, &[row(1, 3)]);
-        assert_eq!((report.violations().len(), report.missing), (0, 1));
-        assert_eq!(judged(Mode::Async, &[row(2, 3)]).violations().len(), 1);
+        let verdict = judged(Mode::Async, &[row(1, 3)]);
+        assert_eq!((verdict.violations.len(), verdict.allowed.len()), (0, 1));
+        assert_eq!(judged(Mode::Async, &[row(2, 3)]).violations.len(), 1);
     }
 }

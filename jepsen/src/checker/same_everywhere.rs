@@ -3,26 +3,26 @@
 
 use cluster_tests::compare::Comparison;
 
-use crate::report::Report;
+use super::{Finding, Verdict};
 
 /// Judges what differs.
-pub fn check(found: &Comparison, report: &mut Report) {
-    for (member, rows) in &found.differing {
-        report.violation(format!("{member} differs from the primary in {rows} rows"));
-    }
-    for what in &found.wal {
-        report.violation(format!("WAL: {what}"));
-    }
-    report.note(format!(
+pub fn check(found: &Comparison) -> Verdict {
+    let looked_at = format!(
         "{} rows on the primary, {} segments of WAL compared byte by byte",
         found.rows, found.segments
-    ));
+    );
+    let mut verdict = Verdict::new("same everywhere", looked_at);
+    let rows = found.differing.iter();
+    let rows =
+        rows.map(|(member, rows)| format!("{member} differs from the primary in {rows} rows"));
+    let wal = found.wal.iter().map(|what| format!("WAL: {what}"));
+    let all = rows.chain(wal).map(|what| Finding::new(&what, []));
+    verdict.violations.extend(all);
+    verdict
 }
 
 #[cfg(test)]
 mod tests {
-    use cluster_tests::History;
-
     use super::*;
 
     #[test]
@@ -32,8 +32,8 @@ mod tests {
             wal: vec!["00000002.history differs on m3".to_owned()],
             ..Comparison::default()
         };
-        let mut report = Report::of_history(&History::default());
-        check(&found, &mut report);
-        assert_eq!(report.violations().len(), 2, "{report}");
+        let verdict = check(&found);
+        assert_eq!(verdict.violations.len(), 2, "{verdict}");
+        assert!(check(&Comparison::default()).is_good());
     }
 }

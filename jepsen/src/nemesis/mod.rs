@@ -13,6 +13,8 @@ use anyhow::Result;
 use clap::ValueEnum;
 use cluster_tests::Cluster;
 
+use crate::history::{Edn, Event, Kind, Process};
+
 pub use round::{Round, strike};
 
 /// What can be done to a member.
@@ -124,6 +126,26 @@ impl fmt::Display for Blow {
             "{:?} {} ({role}{held}) for {:?}",
             self.fault, self.member, self.lasted
         )
+    }
+}
+
+impl Blow {
+    /// Its beginning and its end, as events of the nemesis.
+    pub fn events(&self) -> [Event; 2] {
+        let word = self.fault.to_possible_value();
+        let word = word.map_or_else(String::new, |it| it.get_name().to_owned());
+        let event = |at: Duration, f: &str| Event {
+            time: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+            kind: Kind::Info,
+            process: Process::Nemesis,
+            f: f.to_owned(),
+            value: Edn::Text(self.member.clone()),
+            more: vec![("was-primary".to_owned(), Edn::Bool(self.was_primary))],
+        };
+        [
+            event(self.at, &word),
+            event(self.at + self.lasted, &format!("undo-{word}")),
+        ]
     }
 }
 

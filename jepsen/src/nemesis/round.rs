@@ -10,7 +10,7 @@ use rand::{Rng, RngExt as _};
 
 use super::{Blow, Fault, begin, heal_all};
 use crate::checker::Mode;
-use crate::workload::Set;
+use crate::workload::Workloads;
 
 /// A single loss must be over by then, without anybody's help.
 const HELD: Duration = Duration::from_secs(40);
@@ -26,7 +26,7 @@ pub struct Round<'a> {
     /// Confirmations.
     pub k: u32,
     /// Those who write meanwhile.
-    pub workload: &'a Set,
+    pub workload: &'a Workloads,
 }
 
 /// Everything about a fault that chance decides.
@@ -116,7 +116,7 @@ fn wait_whole(cluster: &Cluster, round: &Round) -> Result<()> {
     cluster.wait_settled(round.k, 1, REPAIRED).map(drop)
 }
 
-fn wait_rows(workload: &Set, since: Duration, limit: Duration) -> Result<()> {
+fn wait_rows(workload: &Workloads, since: Duration, limit: Duration) -> Result<()> {
     wait_until("rows without a repair", limit, || {
         match workload.newest_after(since) {
             Some(_) => Ok(()),

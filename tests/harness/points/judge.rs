@@ -39,7 +39,7 @@ pub fn judge(history: &History, point: &Point, found: &BTreeSet<(u32, i64)>) -> 
     }
     let strange = found
         .iter()
-        .filter(|key| !known.contains(key) && !history.unknown.contains(key));
+        .filter(|key| !known.contains(key) && !history.unknown.contains_key(key));
     wrong.extend(strange.map(|key| format!("{key:?} is there, and nobody sent it")));
     wrong
 }
@@ -75,7 +75,7 @@ mod tests {
             rows: numbers()
                 .flat_map(|number| [row(0, number), row(1, number)])
                 .collect(),
-            unknown: BTreeSet::from([(0, 11)]),
+            unknown: [((0, 11), Duration::ZERO)].into(),
             ..History::default()
         }
     }
