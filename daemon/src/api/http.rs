@@ -22,6 +22,7 @@ use super::config_document;
 use super::documents;
 use super::health::{self, Health, Query};
 use super::settings::{self, Wish};
+use super::snapshots;
 use super::topology::{self, DsnRole};
 use super::writes::{self, Endpoint};
 use crate::board::{Board, Foresight, LeaseView, ProposeError, TrySettings};
@@ -48,6 +49,8 @@ pub struct Http {
     pub token: Option<AdminToken>,
     /// Whether this listener speaks TLS, for the addresses it shows.
     pub is_https: bool,
+    /// Files of snapshots on this member.
+    pub snapshots: snapshots::Shelf,
 }
 
 /// The whole HTTP API.
@@ -57,6 +60,9 @@ pub fn router(http: Arc<Http>) -> Router {
 
 async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
     let board = http.asks.board();
+    if first_segment(request.uri()) == "snapshot" {
+        return http.snapshot(&board, request).await;
+    }
     let answer = match *request.method() {
         Method::GET | Method::HEAD | Method::OPTIONS => http.read(&board, &request),
         Method::POST => http.write(request).await,
@@ -67,8 +73,8 @@ async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
 }
 
 /// An answer before it becomes a response.
-struct Answer {
-    code: StatusCode,
+pub(super) struct Answer {
+    pub(super) code: StatusCode,
     kind: &'static str,
     body: String,
     asks_for_token: bool,
@@ -77,7 +83,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn text(code: StatusCode, body: impl Into<String>) -> Answer {
+    pub(super) fn text(code: StatusCode, body: impl Into<String>) -> Answer {
         Answer {
             code,
             kind: "text/html",
@@ -87,7 +93,7 @@ impl Answer {
         }
     }
 
-    fn json(code: StatusCode, body: &Value) -> Answer {
+    pub(super) fn json(code: StatusCode, body: &Value) -> Answer {
         Answer {
             kind: "application/json",
             ..Answer::text(code, body.to_string())
@@ -103,7 +109,7 @@ impl Answer {
         Answer::text(code, "")
     }
 
-    fn into_response(self, epoch: u64) -> Response {
+    pub(super) fn into_response(self, epoch: u64) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
@@ -124,7 +130,7 @@ impl Answer {
     }
 }
 
-fn unsupported() -> Answer {
+pub(super) fn unsupported() -> Answer {
     Answer::text(StatusCode::NOT_IMPLEMENTED, "Unsupported method")
 }
 
@@ -260,7 +266,10 @@ impl Http {
         }
     }
 
-    async fn authorized_body(&self, request: Request) -> Result<axum::body::Bytes, Answer> {
+    pub(super) async fn authorized_body(
+        &self,
+        request: Request,
+    ) -> Result<axum::body::Bytes, Answer> {
         self.authorize(&request)?;
         let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
         body.map_err(|_| {
@@ -269,7 +278,7 @@ impl Http {
         })
     }
 
-    fn authorize(&self, request: &Request) -> Result<(), Answer> {
+    pub(super) fn authorize(&self, request: &Request) -> Result<(), Answer> {
         let Some(token) = &self.token else {
             return Err(Answer::text(
                 StatusCode::FORBIDDEN,
