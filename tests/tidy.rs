@@ -54,6 +54,17 @@ const BORDERS: &[Border] = &[
         ],
     },
     Border {
+        place: "daemon/src/snapshot",
+        must_not: &[
+            "crate::raft",
+            "crate::peers",
+            "crate::lease",
+            "crate::api",
+            "cluster_proto",
+            "openraft",
+        ],
+    },
+    Border {
         place: "proto/src",
         must_not: &["cluster_core", "clusterd_guard"],
     },

@@ -99,6 +99,8 @@ pub enum Format {
 pub enum Command {
     /// Members, one a line: role, state, timeline, positions, lag
     List(Watch),
+    /// Whether every member is consistent with the cluster, and if not, why
+    Overview(Watch),
     /// Members as a tree: who streams from whom
     Topology(Watch),
     /// One screen for a bad night: primary, lease, tolerance, who could take over, why
@@ -131,6 +133,8 @@ pub enum Command {
     Members(Members),
     /// Base backups in the repository
     Backup(Backup),
+    /// Snapshots: the whole cluster as one file, and back
+    Snapshot(Snapshot),
     /// Waits until the cluster is as wanted
     Wait(Wait),
     /// Prints a connection string of the cluster
@@ -514,6 +518,79 @@ pub struct CreateBackup {
     /// Why; goes into the member's log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
+}
+
+/// `snapshot`.
+#[derive(Clone, Debug, Args)]
+pub struct Snapshot {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SnapshotCommand,
+}
+
+/// What to do with snapshots.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Begins one, and prints its uuid; a standby is copied, or the primary if there is none
+    Create(CreateSnapshot),
+    /// How each member stands towards one: processing, completed, missing or failed
+    Status(SnapshotStatus),
+    /// All that are remembered, newest first
+    List,
+    /// Writes the file of a completed one to stdout, and checks it
+    Download {
+        /// Which
+        #[arg(value_name = "UUID")]
+        uuid: String,
+    },
+    /// Makes the data directory of a new cluster from a file; on its host, as PostgreSQL's user
+    Restore(RestoreSnapshot),
+}
+
+/// `snapshot create`.
+#[derive(Clone, Debug, Args)]
+pub struct CreateSnapshot {
+    /// Copies this member
+    #[arg(long, value_name = "NAME")]
+    pub member: Option<String>,
+    /// Encrypts it for this public key (clusterd-backup key generate); may be repeated. Without it for
+    /// the recipients in [backup] of the member that is asked
+    #[arg(long = "recipient", value_name = "KEY", conflicts_with = "plain")]
+    pub recipients: Vec<String>,
+    /// Does not encrypt it
+    #[arg(long)]
+    pub plain: bool,
+    /// Why; goes into the history
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// `snapshot status`.
+#[derive(Clone, Debug, Args)]
+pub struct SnapshotStatus {
+    /// Which
+    #[arg(value_name = "UUID")]
+    pub uuid: String,
+    /// Repeat it.
+    #[command(flatten)]
+    pub watch: Watch,
+}
+
+/// `snapshot restore`.
+#[derive(Clone, Debug, Args)]
+pub struct RestoreSnapshot {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// An empty or new directory, absolute: postgres.data_dir of one member of the new cluster
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    /// Where PostgreSQL's programs are
+    #[arg(long, value_name = "DIR")]
+    pub bin_dir: PathBuf,
+    /// File of a private key that opens it
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
 }
 
 /// `local`.

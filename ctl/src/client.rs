@@ -121,17 +121,30 @@ impl Client {
         F: Fn(Admin) -> Answer,
         Answer: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        self.read_on(|channel| call(AdminClient::new(channel)))
+            .await
+    }
+
+    /// The same, of any service.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn read_on<T, F, Answer>(&self, call: F) -> Result<T, Stop>
+    where
+        F: Fn(Channel) -> Answer,
+        Answer: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
         let mut tried = Vec::new();
         for address in &self.places.endpoints {
-            let admin = match self.connect(address).await {
-                Ok(admin) => admin,
+            let channel = match self.channel(address).await {
+                Ok(channel) => channel,
                 Err(stop) if stop.kind == Kind::Unreachable => {
                     tried.push(stop.text);
                     continue;
                 }
                 Err(stop) => return Err(stop),
             };
-            match tokio::time::timeout(READ_LIMIT, call(admin)).await {
+            match tokio::time::timeout(READ_LIMIT, call(channel)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),
                 Ok(Err(status)) if is_elsewhere_better(&status) => {
                     tried.push(format!("{address}: {}", status.message()));
@@ -152,8 +165,21 @@ impl Client {
         F: Fn(Admin) -> Answer,
         Answer: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let (address, admin) = self.connect_any().await?;
-        match tokio::time::timeout(limit.unwrap_or(CHANGE_LIMIT), call(admin)).await {
+        let call = |channel| call(AdminClient::new(channel));
+        self.change_on(limit, call).await
+    }
+
+    /// The same, of any service.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn change_on<T, F, Answer>(&self, limit: Option<Duration>, call: F) -> Result<T, Stop>
+    where
+        F: Fn(Channel) -> Answer,
+        Answer: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let (address, channel) = self.channel_to_any().await?;
+        match tokio::time::timeout(limit.unwrap_or(CHANGE_LIMIT), call(channel)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             // The contract: UNAVAILABLE from the member means nothing was proposed. From the transport
             // it means the connection broke, and then nobody knows.
@@ -174,10 +200,15 @@ impl Client {
     /// # Errors
     /// None can.
     pub async fn connect_any(&self) -> Result<(String, Admin), Stop> {
+        let (address, channel) = self.channel_to_any().await?;
+        Ok((address, AdminClient::new(channel)))
+    }
+
+    async fn channel_to_any(&self) -> Result<(String, Channel), Stop> {
         let mut tried = Vec::new();
         for address in &self.places.endpoints {
-            match self.connect(address).await {
-                Ok(admin) => return Ok((address.clone(), admin)),
+            match self.channel(address).await {
+                Ok(channel) => return Ok((address.clone(), channel)),
                 Err(stop) if stop.kind == Kind::Unreachable => tried.push(stop.text),
                 Err(stop) => return Err(stop),
             }

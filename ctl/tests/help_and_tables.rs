@@ -7,7 +7,9 @@ use clap::CommandFactory as _;
 use cluster_proto::v1;
 use clusterctl::args::{Arguments, Change, Diff, Format, SetSettings, Wait};
 use clusterctl::commands::settings::{edit, revisions};
-use clusterctl::commands::{explain, history, list, members, requests, settings, status, wait};
+use clusterctl::commands::{
+    explain, history, list, members, overview, requests, settings, snapshot, status, wait,
+};
 use clusterctl::output::{Paint, Report};
 use clusterctl::view::{SettingsView, StatusView};
 
@@ -404,6 +406,110 @@ fn list_before_there_is_a_cluster() {
         "list_unformed.txt",
         &list::list(&view, Paint::plain()).human,
     );
+}
+
+#[test]
+fn overview_says_of_each_member_why_it_is_not_consistent() {
+    let of = |status: v1::Status| overview::report(&StatusView::from(&status), Paint::plain());
+    let calm = of(calm());
+    assert_golden("overview.txt", &in_every_format(&calm));
+    assert_eq!(calm.data["is_consistent"], true);
+    let others = [bad_night(), two_lost(), v1::Status::default()].map(of);
+    assert!(others.iter().all(|it| it.data["is_consistent"] == false));
+    let texts = others.map(|it| it.human);
+    assert_golden("overview_bad_nights.txt", &texts.join("\n"));
+}
+
+/// Each single thing that makes a good member doubtful.
+#[test]
+fn one_thing_wrong_is_enough_to_be_inconsistent() {
+    type Change = fn(&mut v1::MemberStatus);
+    let changes: [(&str, Change); 5] = [
+        ("last heard", |it| it.report_age_ms = Some(60_000)),
+        ("has not been heard", |it| it.report_age_ms = None),
+        ("is on timeline", |it| it.timeline = Some(1)),
+        ("does not follow", |it| it.follows_epoch = Some(1)),
+        ("its PostgreSQL is", |it| it.state = "starting".to_owned()),
+    ];
+    for (words, change) in changes {
+        let mut status = calm();
+        let standbys = |it: &&mut v1::MemberStatus| it.role() == v1::Role::Standby;
+        change(status.members.iter_mut().find(standbys).expect("a standby"));
+        let report = overview::report(&StatusView::from(&status), Paint::plain());
+        assert!(report.human.contains(words), "{words}: {}", report.human);
+        assert_eq!(report.data["is_consistent"], false, "{words}");
+    }
+}
+
+fn snapshots() -> v1::ListSnapshotsReply {
+    let member = |name: &str, status: &str, why: &str| v1::SnapshotMember {
+        name: name.to_owned(),
+        status: status.to_owned(),
+        why: why.to_owned(),
+    };
+    let whole = v1::Snapshot {
+        id: "3f2c9a44-7d0e-4b1c-9a77-0c5f6e1d2b3a".to_owned(),
+        status: "completed".to_owned(),
+        by: "root@db1".to_owned(),
+        at_unix_ms: NOW,
+        taker: "n2".to_owned(),
+        taker_peer: "db2:8009".to_owned(),
+        taker_http: "db2:8008".to_owned(),
+        epoch: 7,
+        recipients: vec!["age1reader".to_owned()],
+        members: vec![
+            member("n1", "completed", ""),
+            member("n2", "completed", ""),
+            member(
+                "n3",
+                "missing",
+                "it was not heard while the snapshot was taken",
+            ),
+        ],
+        file: Some(v1::SnapshotFile {
+            bytes: 31_872_512,
+            sha256: "ab".repeat(32),
+            timeline: 7,
+            start: "0/3000028".to_owned(),
+            end: "0/3000100".to_owned(),
+            major: 15,
+        }),
+        ..v1::Snapshot::default()
+    };
+    let why = "clusterd of n3 ended while it took it";
+    let failed = v1::Snapshot {
+        id: "11111111-7d0e-4b1c-9a77-0c5f6e1d2b3a".to_owned(),
+        status: "failed".to_owned(),
+        why: why.to_owned(),
+        at_unix_ms: NOW - 60_000,
+        taker: "n3".to_owned(),
+        epoch: 7,
+        members: vec![member("n3", "failed", why)],
+        ..v1::Snapshot::default()
+    };
+    v1::ListSnapshotsReply {
+        snapshots: vec![whole, failed],
+        origin: Some(v1::SnapshotOrigin {
+            snapshot: "22222222-7d0e-4b1c-9a77-0c5f6e1d2b3a".to_owned(),
+            cluster_id: "c0ffee".to_owned(),
+            generation: 1,
+            epoch: 4,
+            timeline: 5,
+            end: "0/2000100".to_owned(),
+        }),
+    }
+}
+
+#[test]
+fn snapshots_in_every_format() {
+    let reply = snapshots();
+    let list = snapshot::list(&reply, Paint::plain());
+    assert_golden("snapshot_list.txt", &in_every_format(&list));
+    let texts = reply.snapshots.iter().map(|it| {
+        let status = snapshot::status(it, Paint::plain());
+        in_every_format(&status)
+    });
+    assert_golden("snapshot_status.txt", &texts.collect::<String>());
 }
 
 #[test]

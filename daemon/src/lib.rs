@@ -11,6 +11,7 @@
 //! | [`reconcile`] | the two loops | core, raft, postgres, peers |
 //! | [`api`], [`metrics`], [`board`], [`local`], [`late`] | the edges | core, proto, a status watch |
 //! | [`backup`] | base backups and archived WAL of this member | cluster-backup, postgres, board |
+//! | [`snapshot`] | snapshots of the whole cluster | cluster-backup, postgres, board |
 //! | [`takeover`] | a PostgreSQL that runs already becomes the cluster's | config, postgres, raft, core |
 //! | [`startup`], [`runtime`] | build all of it | all |
 
@@ -31,6 +32,7 @@ pub mod raft;
 pub mod reconcile;
 pub mod runtime;
 pub mod secret;
+pub mod snapshot;
 pub mod startup;
 pub mod takeover;
 pub mod telemetry;

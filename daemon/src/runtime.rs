@@ -39,6 +39,7 @@ use crate::reconcile::probes::{Chores, Findings};
 use crate::reconcile::reports::Reports;
 use crate::reconcile::rule_keeper::{Kept, RuleKeeper};
 use crate::secret::{AdminToken, ClusterSecret, Masks};
+use crate::snapshot;
 use crate::startup::{self, Prepared};
 use crate::takeover::{Hold, Place, TakeOver};
 use crate::telemetry::Telemetry;
@@ -84,6 +85,7 @@ pub async fn run(
     let inbox = Inbox::new(secret.clone());
     let board = watch::Sender::new(Arc::new(first_board(&config, &durable, &prepared)));
     let leaving = watch::Sender::new(false);
+    let turn = Arc::new(tokio::sync::Mutex::new(()));
     let backups = match (&config.backup, &server) {
         (Some(backup), Some((postgres, _, _))) => {
             let place = backup::Place {
@@ -95,6 +97,7 @@ pub async fn run(
                 durable: durable.clone(),
                 board: board.subscribe(),
                 clock: now,
+                turn: Arc::clone(&turn),
             };
             Some(backup::start(place, shutdown.clone())?)
         }
@@ -132,6 +135,10 @@ pub async fn run(
         }),
         foresight: Arc::new(BoardForesight),
         backups: backups.map(|it| Arc::new(it) as Arc<dyn api::BackupControl>),
+        snapshots: api::snapshots::Shelf {
+            folder: snapshot::folder(&config.state_dir),
+            recipients: backup_recipients(&config),
+        },
         extend: {
             let inbox = inbox.clone();
             Box::new(move |routes| {
@@ -154,7 +161,7 @@ pub async fn run(
     let facade = server.as_ref().map(|server| server.0.clone());
     let first = first_report(&config, &durable);
     let record = durable.clone();
-    let (mut running, hold) = start_loops(Built {
+    let (mut running, hold, snapshots) = start_loops(Built {
         config: &config,
         prepared,
         store: store.clone(),
@@ -170,7 +177,9 @@ pub async fn run(
         telemetry,
         beside: &beside,
         archive,
+        turn,
     });
+    snapshot::start(snapshots, shutdown.clone())?;
     tracing::info!(node = %store.identity().node_id, "serves");
     if let Some((take_over, postgres)) = take_over.zip(facade) {
         let place = Place {
@@ -256,6 +265,12 @@ async fn say_what_forming_waits_for(inbox: Inbox) {
             return;
         }
     }
+}
+
+/// Whom a snapshot is encrypted for when its asker names nobody.
+fn backup_recipients(config: &Config) -> Vec<String> {
+    let readers = config.backup.iter().flat_map(|it| &it.options.recipients);
+    readers.map(ToString::to_string).collect()
 }
 
 fn load_tls(config: &Config) -> anyhow::Result<Option<Tls>> {
@@ -390,6 +405,7 @@ struct Built<'a> {
     telemetry: Telemetry,
     beside: &'a Handle,
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What runs.
@@ -434,7 +450,7 @@ impl Running {
 }
 
 /// Starts everything; what touches PostgreSQL or its directory begins when the hold is released.
-fn start_loops(built: Built) -> (Running, Hold) {
+fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
     let Built {
         config,
         prepared,
@@ -531,6 +547,16 @@ fn start_loops(built: Built) -> (Running, Hold) {
         is_current: is_current.clone(),
         limit: (times.renew * 2).max(Duration::from_millis(300)),
     };
+    let snapshots = snapshot::Place {
+        me: config.name.clone(),
+        postgres: server.as_ref().map(|(postgres, _, _)| postgres.clone()),
+        folder: snapshot::folder(&config.state_dir),
+        repository: config.backup.as_ref().map(|it| it.repository.clone()),
+        board: built.board.subscribe(),
+        is_current: is_current.subscribe(),
+        propose: Arc::clone(&backend) as Arc<dyn Propose>,
+        turn: built.turn,
+    };
     let boarder = Boarder {
         store: store.clone(),
         backend: Arc::clone(&backend),
@@ -597,7 +623,7 @@ fn start_loops(built: Built) -> (Running, Hold) {
         guard: server.map(|(_, _, guard)| guard),
         cgroup: prepared.guard.and_then(|hello| hello.cgroup_path),
     };
-    (running, hold)
+    (running, hold, snapshots)
 }
 
 /// Runs a task once the hold is released; never, when it is dropped before.

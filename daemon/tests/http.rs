@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use cluster_core::change::Command;
 use cluster_core::model::member::{ArchiveReport, Pending, PendingRestart};
-use cluster_core::model::{Lsn, PostgresStatus, RequestKind};
-use clusterd::board::Board;
+use cluster_core::model::snapshot::{MemberPart, SnapshotFile};
+use cluster_core::model::{
+    Addresses, Lsn, MemberKind, NodeId, PostgresStatus, RequestKind, TimelineId,
+};
+use clusterd::board::{Board, Propose};
 use edges::*;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -891,4 +894,101 @@ async fn a_member_without_data_says_so() {
         (&"creating replica".into(), &"uninitialized".into())
     );
     assert_eq!(body.get("xlog"), None);
+}
+
+/// Begins, is under way, is complete: what each path says on the way, and who is let in.
+#[tokio::test]
+async fn a_snapshot_is_404_until_it_is_complete_and_its_file_needs_the_token() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let http = running.http;
+    let plain = r#"{"plain": true}"#;
+    assert_eq!(post(http, "/snapshot", None, plain).await.code, 401);
+    for (body, words) in [
+        ("", "holds the whole database"),
+        ("[]", "an object is expected"),
+        (r#"{"plain": 1, "colour": "red"}"#, "colour: unknown"),
+        (r#"{"recipients": ["age1short"]}"#, "is no public key"),
+        (r#"{"plain": true, "member": "w"}"#, "w is neither"),
+    ] {
+        let answer = post(http, "/snapshot", Some(TOKEN), body).await;
+        assert!(matches!(answer.code, 400 | 412), "{body}: {}", answer.code);
+        assert!(answer.body.contains(words), "{body}: {}", answer.body);
+    }
+    assert_eq!(
+        get(http, "/snapshot").await.json(),
+        Value::Array(Vec::new())
+    );
+    let begun = post(http, "/snapshot", Some(TOKEN), plain).await;
+    assert_eq!(
+        (begun.code, &begun.json()["status"]),
+        (200, &"processing".into())
+    );
+    let uuid = begun.json()["uuid"].as_str().expect("a uuid").to_owned();
+    let tar = format!("/snapshot/{uuid}.tar");
+    assert_eq!(
+        get(http, &tar).await.code,
+        401,
+        "not even whether it is there"
+    );
+    let early = send_body(http, "GET", &tar, Some(TOKEN), "").await;
+    assert_eq!(early.code, 404);
+    assert!(early.body.contains("processing"), "{}", early.body);
+
+    let (id, member) = (uuid.parse().expect("a uuid"), name("a"));
+    let part = MemberPart {
+        node: NodeId(1),
+        kind: MemberKind::Database,
+        incarnation: None,
+        postgres: "primary".to_owned(),
+        timeline: None,
+        lsn: None,
+        version: String::new(),
+        server_version: None,
+        addresses: Addresses::default(),
+        repository: None,
+    };
+    let file = SnapshotFile {
+        bytes: 12,
+        sha256: "00".repeat(32),
+        timeline: TimelineId(2),
+        start: Lsn(1),
+        end: Lsn(2),
+        major: 15,
+    };
+    let describe = Command::DescribeSnapshot {
+        id,
+        member: member.clone(),
+        part: Box::new(part),
+    };
+    world.propose(describe).await.expect("applied");
+    let id = uuid.parse().expect("a uuid");
+    let complete = Command::CompleteSnapshot { id, member, file };
+    world.propose(complete).await.expect("applied");
+    let known = get(http, &format!("/snapshot/{uuid}")).await.json();
+    assert_eq!(known["members"]["a"]["status"], "completed");
+    assert_eq!(known["members"]["b"]["status"], "missing");
+    // A file of another size is none, and its bytes do not go out.
+    let path = world.snapshots.path().join(format!("{uuid}.tar"));
+    for wrong in [None, Some("too short")] {
+        if let Some(text) = wrong {
+            std::fs::write(&path, text).expect("written");
+        }
+        let answer = send_body(http, "GET", &tar, Some(TOKEN), "").await;
+        assert_eq!(answer.code, 404, "{}", answer.body);
+    }
+    std::fs::write(&path, "twelve bytes").expect("written");
+    let whole = send_body(http, "GET", &tar, Some(TOKEN), "").await;
+    assert_eq!((whole.code, whole.body.as_str()), (200, "twelve bytes"));
+    assert_eq!(whole.header("content-length"), Some("12"));
+    assert_eq!(get(http, &tar).await.code, 401);
+    assert_eq!(ask(http, "DELETE", "1.1", &tar).await.code, 501);
+    for path in [
+        "/snapshot/../../etc/passwd",
+        "/snapshot/x.tar",
+        "/snapshot/x",
+    ] {
+        let answer = send_body(http, "GET", path, Some(TOKEN), "").await;
+        assert_eq!(answer.code, 404, "{path}");
+    }
 }

@@ -415,6 +415,21 @@ impl Cluster {
         self.run(async move { http::get(&address, &path, ASK_LIMIT).await })
     }
 
+    /// Any method with the token, and a body if there is one.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn send(&self, member: usize, method: &str, path: &str, body: &str) -> Result<Answer> {
+        let address = self.members[member].http();
+        let (method, path) = (method.to_owned(), path.to_owned());
+        let rest = format!(
+            "Authorization: Bearer {}\r\nContent-Length: {}\r\n\r\n{body}",
+            config::TOKEN,
+            body.len()
+        );
+        self.run(async move { http::send(&method, &address, &path, &rest, PATIENCE).await })
+    }
+
     /// Members that say they serve as primary.
     pub fn primaries(&self) -> Vec<usize> {
         let says_yes = |member: &usize| {

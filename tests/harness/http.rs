@@ -12,6 +12,8 @@ use tokio::net::TcpStream;
 pub struct Answer {
     /// 200, 503 …
     pub status: u16,
+    /// The lines before the body.
+    pub head: String,
     /// The whole body.
     pub body: String,
 }
@@ -36,9 +38,24 @@ pub async fn get(address: &str, path: &str, limit: Duration) -> Result<Answer> {
 /// # Errors
 /// Nobody answered in time.
 pub async fn request(method: &str, address: &str, path: &str, limit: Duration) -> Result<Answer> {
+    send(method, address, path, "", limit).await
+}
+
+/// Any method, with whatever follows the first lines: more of them, an empty one, a body.
+///
+/// # Errors
+/// Nobody answered in time.
+pub async fn send(
+    method: &str,
+    address: &str,
+    path: &str,
+    rest: &str,
+    limit: Duration,
+) -> Result<Answer> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.context("connect")?;
-        let text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        let rest = if rest.is_empty() { "\r\n" } else { rest };
+        let text = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n{rest}");
         stream.write_all(text.as_bytes()).await.context("send")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.context("receive")?;
@@ -58,9 +75,10 @@ fn parse(text: &str) -> Result<Answer> {
     let status = status
         .parse()
         .with_context(|| format!("no HTTP answer: {text:?}"))?;
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
     Ok(Answer {
         status,
+        head: head.to_owned(),
         body: body.to_owned(),
     })
 }

@@ -493,23 +493,38 @@ impl Member {
         Host::run(install).map(drop)
     }
 
+    /// Puts a file system of limited size where its snapshots lie.
+    ///
+    /// # Errors
+    /// Not root.
+    pub fn limit_snapshots(&self, megabytes: u32) -> Result<()> {
+        let place = self.state_dir().join("snapshots");
+        fs::create_dir_all(&place).context("make the folder of snapshots")?;
+        mount_tmpfs(&place, megabytes)
+    }
+
     /// Puts a file system of limited size under the volume.
     ///
     /// # Errors
     /// Not root.
     pub(crate) fn limit_disk(&self, megabytes: u32) -> Result<()> {
-        let mut mount = std::process::Command::new("mount");
-        mount.args([
-            "-t",
-            "tmpfs",
-            "-o",
-            &format!("size={megabytes}m,mode=0755"),
-            "matriarch-test",
-        ]);
-        mount.arg(self.volume());
-        Host::run(mount)?;
-        give_to_postgres(&self.volume())
+        mount_tmpfs(&self.volume(), megabytes)
     }
+}
+
+/// It belongs to user postgres.
+fn mount_tmpfs(place: &Path, megabytes: u32) -> Result<()> {
+    let mut mount = std::process::Command::new("mount");
+    mount.args([
+        "-t",
+        "tmpfs",
+        "-o",
+        &format!("size={megabytes}m,mode=0755"),
+        "matriarch-test",
+    ]);
+    mount.arg(place);
+    Host::run(mount)?;
+    give_to_postgres(place)
 }
 
 /// Makes user postgres the owner of a directory.

@@ -6,6 +6,7 @@
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
+//! `snapshots` is a whole cluster as one file, and back on empty hosts;
 //! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `page` is the page at
 //! `/ui` in a real browser, `explanations` what the cluster tells of itself; `durability_*`
 //! is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
@@ -34,6 +35,7 @@ mod parameters;
 mod partition;
 mod proxy;
 mod requests;
+mod snapshots;
 mod systemd;
 mod takeover;
 mod takeover_standbys;

@@ -9,8 +9,10 @@ pub mod list;
 pub mod local;
 pub mod members;
 pub mod other;
+pub mod overview;
 pub mod requests;
 pub mod settings;
+pub mod snapshot;
 pub mod status;
 pub mod wait;
 
@@ -19,7 +21,9 @@ use std::time::Duration;
 
 use cluster_proto::v1;
 
-use crate::args::{Arguments, Command, Format, Global, MembersCommand, Watch};
+use crate::args::{
+    Arguments, Command, Format, Global, MembersCommand, Snapshot, SnapshotCommand, Watch,
+};
 use crate::client::Client;
 use crate::exit::Stop;
 use crate::output::{Paint, Report};
@@ -94,6 +98,12 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
     if let Command::Local(local) = &arguments.command {
         return local::run(&arguments.global, &local.command).await;
     }
+    if let Command::Snapshot(Snapshot {
+        command: SnapshotCommand::Restore(args),
+    }) = &arguments.command
+    {
+        return Err(snapshot::restore(args));
+    }
     let context = Context::new(arguments.global)?;
     match arguments.command {
         Command::List(watch) => {
@@ -141,6 +151,14 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
             MembersCommand::Replace(args) => members::replace(&context, &args).await,
         },
         Command::Backup(args) => backup::run(&context, &args.command).await,
+        Command::Snapshot(args) => snapshot::run(&context, &args.command).await,
+        Command::Overview(watch) => {
+            context
+                .show(watch, async |it| {
+                    Ok(overview::report(&it.status().await?, it.paint))
+                })
+                .await
+        }
         Command::Wait(args) => wait::run(&context, &args).await,
         Command::Dsn(args) => other::dsn(&context, args).await,
         Command::Version => other::version(&context).await,

@@ -127,6 +127,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A file that is no whole snapshot.
+    #[error("{} is damaged: {why}", path.display())]
+    BadSnapshot {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
     /// A restore that cannot begin; nothing was touched.
     #[error("{0}")]
     Refused(String),

@@ -22,6 +22,7 @@ pub mod restore;
 pub mod retention;
 mod seal;
 mod secret_file;
+pub mod snapshot;
 mod stores;
 mod streams;
 mod upload;

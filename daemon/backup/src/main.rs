@@ -4,6 +4,7 @@
 mod key;
 mod prune_command;
 mod sandbox;
+mod snapshot_command;
 mod trial;
 mod verify_command;
 mod who;
@@ -72,6 +73,9 @@ enum Command {
     },
     /// Restore a copy for itself into an empty directory, up to a point in time.
     Restore(RestoreFlags),
+    /// The file of a snapshot of a whole cluster.
+    #[command(subcommand)]
+    Snapshot(snapshot_command::SnapshotCommand),
     /// Keys of encrypted repositories.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -196,6 +200,7 @@ fn main() -> ExitCode {
             run(list(&repository, json)).map(|()| ExitCode::SUCCESS)
         }
         Command::Restore(flags) => run(restore(&flags)).map(|()| ExitCode::SUCCESS),
+        Command::Snapshot(command) => Ok(snapshot_command::run(&command)),
         Command::Key(command) => key::key(command).map(|()| ExitCode::SUCCESS),
         Command::Prune(flags) => run(prune_command::prune(&flags)).map(|()| ExitCode::SUCCESS),
         Command::Pin(flags) => run(prune_command::pin(&flags)).map(|()| ExitCode::SUCCESS),

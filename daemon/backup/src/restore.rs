@@ -100,7 +100,7 @@ async fn unpack(repository: &Repository, plan: &Plan, file: &StoredFile) -> Resu
     took.await
 }
 
-fn make_private(path: &Path) -> Result<(), Error> {
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let attempt = || -> std::io::Result<()> {
         std::fs::DirBuilder::new()

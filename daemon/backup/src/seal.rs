@@ -6,7 +6,7 @@ use age::stream::StreamWriter;
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor, Encryptor};
 
-use crate::keys::Recipient;
+use crate::keys::{Identities, Recipient};
 
 /// What is written goes on as it is, or encrypted.
 pub(crate) enum Seal<W: Write> {
@@ -19,10 +19,15 @@ pub(crate) enum Seal<W: Write> {
 impl<W: Write> Seal<W> {
     /// Begins; with a key the header is written.
     pub fn begin(to: W, key: Option<&Recipient>) -> io::Result<Seal<W>> {
-        let Some(key) = key else {
+        Seal::begin_for(to, key.map_or(&[], std::slice::from_ref))
+    }
+
+    /// For everybody who is named; nobody: as it is.
+    pub fn begin_for(to: W, readers: &[Recipient]) -> io::Result<Seal<W>> {
+        if readers.is_empty() {
             return Ok(Seal::Plain(to));
-        };
-        let recipients = std::iter::once(key.key() as &dyn age::Recipient);
+        }
+        let recipients = readers.iter().map(|it| it.key() as &dyn age::Recipient);
         let encryptor = Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
         Ok(Seal::Closed(Box::new(encryptor.wrap_output(to)?)))
     }
@@ -63,6 +68,16 @@ pub(crate) fn open<'a>(
     let decryptor = Decryptor::new_buffered(BufReader::new(from)).map_err(failed)?;
     let identities = std::iter::once(key as &dyn age::Identity);
     Ok(Box::new(decryptor.decrypt(identities).map_err(failed)?))
+}
+
+/// What was encrypted for one of these.
+pub(crate) fn open_with<'a>(
+    from: impl Read + 'a,
+    identities: &Identities,
+) -> io::Result<Box<dyn Read + 'a>> {
+    let decryptor = Decryptor::new_buffered(BufReader::new(from)).map_err(failed)?;
+    let keys = identities.keys().map(|key| key as &dyn age::Identity);
+    Ok(Box::new(decryptor.decrypt(keys).map_err(failed)?))
 }
 
 fn failed(error: DecryptError) -> io::Error {

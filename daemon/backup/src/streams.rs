@@ -11,7 +11,7 @@ use crate::seal::{self, Seal};
 use crate::{Error, Put, Recipient, Repository, upload};
 
 /// Level of zstd: fast enough to keep up with a disk on one core.
-const LEVEL: i32 = 3;
+pub(crate) const LEVEL: i32 = 3;
 
 /// What was read of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,6 +31,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "no simulated disk is full; the rules' tests have it",
     ),
     (
+        "snapshot-void",
+        "nobody takes snapshots here; the rules' tests have it",
+    ),
+    (
         "rolled-back",
         "no directory is put back to an older state here; a scenario does it to a real one",
     ),
@@ -76,8 +80,8 @@ const JUMPS: &[&str] = &[
     "acknowledged beside a newer primary",
 ];
 
-/// What no schedule decides: no simulated primary gives a proposal up.
-const UNDECIDED: &[&str] = &["rule-withdrawn"];
+/// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots.
+const UNDECIDED: &[&str] = &["rule-withdrawn", "snapshots"];
 
 /// What must have been seen.
 #[derive(Clone, Copy, Debug)]

@@ -56,7 +56,7 @@ fn refused(why: &Rejected) -> Status {
     Status::failed_precondition(why.to_string())
 }
 
-fn not_proposed(error: ProposeError) -> Status {
+pub(super) fn not_proposed(error: ProposeError) -> Status {
     match error {
         ProposeError::Rejected(why) => refused(&why),
         error @ ProposeError::NoLeader(_) => Status::unavailable(error.to_string()),
@@ -85,24 +85,29 @@ fn backup(manifest: &Manifest) -> v1::Backup {
     }
 }
 
+/// Whether a request shows the cluster's token.
+pub(super) fn authorize<T>(token: Option<&AdminToken>, request: &Request<T>) -> Result<(), Status> {
+    let Some(token) = token else {
+        return Err(Status::permission_denied(NO_TOKEN_CONFIGURED));
+    };
+    let given = request
+        .metadata()
+        .get("authorization")
+        .and_then(|value| value.to_str().ok())
+        .ok_or_else(|| {
+            Status::unauthenticated("this needs the cluster's token (see --token-file)")
+        })?;
+    match super::bearer(given) {
+        Some(given) if token.is(given) => Ok(()),
+        Some(_) | None => Err(Status::permission_denied(
+            "the token is not the one this member was given",
+        )),
+    }
+}
+
 impl AdminService {
     fn authorize<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let Some(token) = &self.token else {
-            return Err(Status::permission_denied(NO_TOKEN_CONFIGURED));
-        };
-        let given = request
-            .metadata()
-            .get("authorization")
-            .and_then(|value| value.to_str().ok())
-            .ok_or_else(|| {
-                Status::unauthenticated("this needs the cluster's token (see --token-file)")
-            })?;
-        match super::bearer(given) {
-            Some(given) if token.is(given) => Ok(()),
-            Some(_) | None => Err(Status::permission_denied(
-                "the token is not the one this member was given",
-            )),
-        }
+        authorize(self.token.as_ref(), request)
     }
 
     /// Proposes, or with `dry_run` only says what proposing would answer.

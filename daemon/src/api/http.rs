@@ -23,6 +23,7 @@ use super::documents;
 use super::events::{self, Followers, Start};
 use super::health::{self, Health, Query};
 use super::settings::{self, Wish};
+use super::snapshots;
 use super::topology::{self, DsnRole};
 use super::ui;
 use super::writes::{self, Endpoint};
@@ -55,6 +56,8 @@ pub struct Http {
     pub token: Option<AdminToken>,
     /// Whether this listener speaks TLS, for the addresses it shows.
     pub is_https: bool,
+    /// Files of snapshots on this member.
+    pub snapshots: snapshots::Shelf,
 }
 
 /// The whole HTTP API.
@@ -68,14 +71,15 @@ async fn handle(State(http): State<Arc<Http>>, request: Request) -> Response {
     let answer = match first_segment(request.uri()) {
         "events" if is_read => return http.events(&request, board.state.epoch().0),
         "ui" if is_read => return http.page(&board, &request),
+        "snapshot" => return http.snapshot(&board, request).await,
         _ => http.answer(&board, request).await,
     };
     answer.into_response(board.state.epoch().0)
 }
 
 /// An answer before it becomes a response.
-struct Answer {
-    code: StatusCode,
+pub(super) struct Answer {
+    pub(super) code: StatusCode,
     kind: &'static str,
     body: String,
     asks_for_token: bool,
@@ -84,7 +88,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn text(code: StatusCode, body: impl Into<String>) -> Answer {
+    pub(super) fn text(code: StatusCode, body: impl Into<String>) -> Answer {
         Answer {
             code,
             kind: "text/html",
@@ -94,7 +98,7 @@ impl Answer {
         }
     }
 
-    fn json(code: StatusCode, body: &Value) -> Answer {
+    pub(super) fn json(code: StatusCode, body: &Value) -> Answer {
         Answer {
             kind: "application/json",
             ..Answer::text(code, body.to_string())
@@ -110,7 +114,7 @@ impl Answer {
         Answer::text(code, "")
     }
 
-    fn into_response(self, epoch: u64) -> Response {
+    pub(super) fn into_response(self, epoch: u64) -> Response {
         let mut response = Response::new(Body::from(self.body));
         *response.status_mut() = self.code;
         let headers = response.headers_mut();
@@ -135,7 +139,7 @@ fn common_headers(headers: &mut HeaderMap, epoch: u64) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 }
 
-fn unsupported() -> Answer {
+pub(super) fn unsupported() -> Answer {
     Answer::text(StatusCode::NOT_IMPLEMENTED, "Unsupported method")
 }
 
@@ -343,7 +347,10 @@ impl Http {
         }
     }
 
-    async fn authorized_body(&self, request: Request) -> Result<axum::body::Bytes, Answer> {
+    pub(super) async fn authorized_body(
+        &self,
+        request: Request,
+    ) -> Result<axum::body::Bytes, Answer> {
         self.authorize(&request)?;
         let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
         body.map_err(|_| {
@@ -352,7 +359,7 @@ impl Http {
         })
     }
 
-    fn authorize(&self, request: &Request) -> Result<(), Answer> {
+    pub(super) fn authorize(&self, request: &Request) -> Result<(), Answer> {
         let Some(token) = &self.token else {
             return Err(Answer::text(
                 StatusCode::FORBIDDEN,

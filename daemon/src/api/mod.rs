@@ -13,6 +13,7 @@ pub mod http;
 pub mod peer;
 pub mod raft;
 pub mod settings;
+pub mod snapshots;
 pub mod status;
 pub mod topology;
 pub mod ui;
@@ -78,6 +79,8 @@ pub struct Parts {
     pub foresight: Arc<dyn Foresight>,
     /// Backups of this member's server; none without a repository.
     pub backups: Option<Arc<dyn BackupControl>>,
+    /// Files of snapshots on this member.
+    pub snapshots: snapshots::Shelf,
     /// Adds further gRPC services, such as Raft's.
     pub extend: Box<dyn FnOnce(&mut RoutesBuilder) + Send>,
 }
@@ -217,6 +220,7 @@ impl Listeners {
             try_settings: Arc::clone(&parts.try_settings),
             token: options.token.clone(),
             is_https: options.tls.is_some(),
+            snapshots: parts.snapshots.clone(),
         };
         let services = (asks, followers);
         let grpc = serve_grpc(
@@ -307,6 +311,14 @@ async fn serve_grpc(
             options.secret.clone(),
             parts.peer,
         )))
+        .add_service(v1::snapshots_server::SnapshotsServer::new(
+            snapshots::grpc::SnapshotService {
+                asks: asks.clone(),
+                lease: Arc::clone(&parts.lease),
+                shelf: parts.snapshots,
+                token: options.token.clone(),
+            },
+        ))
         .add_service(v1::admin_server::AdminServer::new(admin::AdminService {
             asks,
             lease: parts.lease,

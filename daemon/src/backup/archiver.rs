@@ -22,6 +22,7 @@ use crate::board::Board;
 use crate::reconcile::durable::DurableRecord;
 use crate::telemetry;
 
+use super::require_own;
 use super::shelf::Shelf;
 use super::teller::Teller;
 
@@ -141,8 +142,10 @@ impl Archiver {
         if epoch == Epoch::NONE {
             return Err("this server was not granted an epoch".to_owned());
         }
-        let database = self.board.borrow().state.system_identifier;
+        let state = Arc::clone(&self.board.borrow().state);
+        let database = state.system_identifier;
         let database = database.ok_or("which database this is is not known yet")?;
+        require_own(&state, self.shelf.place())?;
         let repository = self.shelf.repository().await?;
         let mut names = vec![name.clone()];
         names.extend(self.waiting(&name, &known()));

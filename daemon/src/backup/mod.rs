@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use cluster_core::model::MemberName;
 use cluster_core::model::lease::Moment;
 use cluster_core::model::member::ArchiveReport;
+use cluster_core::model::{ClusterState, MemberName};
 use tokio::sync::watch;
 
 use crate::board::Board;
@@ -26,8 +26,29 @@ use crate::reconcile::durable::DurableRecord;
 use archiver::Archiver;
 pub use archiver::command;
 use shelf::Shelf;
-pub use taker::Backups;
+pub use taker::{Backups, now_unix_ms};
 use teller::Teller;
+
+/// A restored cluster's database has the identifier of the one it is a copy of, and its numbers of epochs
+/// and timelines begin where that one's may have gone on: the two must not share an archive [hazards K3].
+///
+/// # Errors
+/// In words: this repository is the old cluster's.
+fn require_own(state: &ClusterState, repository: &str) -> Result<(), String> {
+    let plain = |place: &str| place.trim_end_matches('/').to_owned();
+    let Some(origin) = &state.origin else {
+        return Ok(());
+    };
+    let mut foreign = origin.repositories.iter().map(|it| plain(it));
+    match foreign.any(|it| it == plain(repository)) {
+        false => Ok(()),
+        true => Err(format!(
+            "{repository} is the repository of cluster {}, from whose snapshot {} this one was restored: \
+             give this one another ([backup] repository)",
+            origin.cluster, origin.snapshot
+        )),
+    }
+}
 
 /// Where the archiver listens.
 pub fn socket(state_dir: &Path) -> PathBuf {
@@ -52,6 +73,8 @@ pub struct Place {
     pub board: watch::Receiver<Arc<Board>>,
     /// This host's clock.
     pub clock: fn() -> Moment,
+    /// One copy of the server at a time, whoever wants it.
+    pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What runs.
@@ -95,7 +118,7 @@ pub fn start(place: Place, shutdown: watch::Receiver<bool>) -> anyhow::Result<St
         postgres: place.postgres,
         board: place.board,
         beside: runtime.handle().clone(),
-        turn: Arc::default(),
+        turn: place.turn,
     };
     std::thread::Builder::new()
         .name("clusterd-backup".to_owned())

@@ -25,6 +25,11 @@ impl Shelf {
         }
     }
 
+    /// As it was given.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     /// The repository; tried again after a failure.
     ///
     /// # Errors

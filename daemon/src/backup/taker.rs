@@ -14,6 +14,7 @@ use crate::board::Board;
 use crate::postgres::{Postgres, Progress};
 use crate::telemetry;
 
+use super::require_own;
 use super::shelf::Shelf;
 
 /// Where a copy lies until it is stored, below the façade's own directory.
@@ -47,12 +48,13 @@ impl Backups {
         let _turn = self
             .turn
             .try_lock()
-            .map_err(|_| format!("{} is taking a backup already", self.me))?;
+            .map_err(|_| format!("{} is taking a backup or a snapshot already", self.me))?;
         let state = Arc::clone(&self.board.borrow().state);
         let database = state
             .system_identifier
             .ok_or("the cluster has no data yet")?;
         // Before anything is copied.
+        require_own(&state, self.shelf.place())?;
         let repository = self.shelf.repository().await?;
         let began_unix_ms = now_unix_ms();
         let id = manifest::id_of(began_unix_ms, &self.me, rand::random());

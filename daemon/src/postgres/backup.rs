@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cluster_core::model::snapshot::RESTORED_NOTE;
 use cluster_core::model::timeline::parse_history;
 use cluster_core::model::{Lsn, TimelineId};
 use tokio::sync::watch;
@@ -12,6 +13,9 @@ use super::data_dir::is_placeholder;
 use super::options::Progress;
 use super::swap::remove_tree;
 use super::{Error, Postgres, durable_file};
+
+/// So many folders deep a data directory is looked at: a link may lead in a circle.
+const DEEPEST: u32 = 12;
 
 /// What pg_basebackup says about a copy.
 const MANIFEST: &str = "backup_manifest";
@@ -52,8 +56,22 @@ impl Postgres {
         progress: watch::Sender<Progress>,
     ) -> Result<(PathBuf, BaseBackup), Error> {
         let place = self.spool(folder);
-        remove_tree(&place)?;
-        durable_file::make_directory(&place, self.owner())?;
+        let found = self.base_backup_into(&place, label, progress).await?;
+        Ok((place, found))
+    }
+
+    /// The same, into a directory that the caller names.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn base_backup_into(
+        &self,
+        place: &Path,
+        label: &str,
+        progress: watch::Sender<Progress>,
+    ) -> Result<BaseBackup, Error> {
+        remove_tree(place)?;
+        durable_file::make_directory(place, self.owner())?;
         let options = self.options();
         let login = format!(
             "host='{}' port={} user='{}' application_name='backup~{}'",
@@ -74,9 +92,30 @@ impl Postgres {
             "--progress".to_owned(),
             "--verbose".to_owned(),
         ];
-        self.copy(arguments, &place, progress).await?;
-        let found = describe(&place)?;
-        Ok((place, found))
+        self.copy(arguments, place, progress).await?;
+        describe(place)
+    }
+
+    /// How much lies in the data directory and where its links lead; about what a copy takes. Reads every
+    /// folder: call it where that may take a while.
+    pub fn data_bytes(&self) -> u64 {
+        bytes_below(&self.options().data_dir, DEEPEST)
+    }
+
+    /// What a restore left about where the data came from.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn restored_note(&self) -> Result<Option<String>, Error> {
+        durable_file::read(&self.data_path(RESTORED_NOTE))
+    }
+
+    /// The cluster knows it now.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn forget_restored_note(&self) -> Result<(), Error> {
+        durable_file::remove(&self.data_path(RESTORED_NOTE))
     }
 
     /// Whoever archived before may have died with segments that nobody else has sent: everything whole
@@ -125,6 +164,20 @@ impl Postgres {
         }
         Ok(())
     }
+}
+
+/// What comes and goes while it is looked at does not count.
+fn bytes_below(folder: &Path, depth: u32) -> u64 {
+    let Some(below) = depth.checked_sub(1) else {
+        return 0;
+    };
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match std::fs::metadata(entry.path()) {
+        Ok(facts) if facts.is_dir() => bytes_below(&entry.path(), below),
+        Ok(facts) => facts.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 /// A segment of which every byte belongs to its timeline.

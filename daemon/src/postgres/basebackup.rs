@@ -274,7 +274,7 @@ fn last_progress(said: &str) -> Option<Progress> {
 }
 
 /// What an ordinary user may still write on the volume of `path`.
-pub(super) fn free_bytes(path: &Path) -> u64 {
+pub fn free_bytes(path: &Path) -> u64 {
     rustix::fs::statvfs(path).map_or(u64::MAX, |volume| volume.f_bavail * volume.f_frsize)
 }
 

@@ -64,7 +64,7 @@ use std::time::Duration;
 use cluster_core::model::{Lsn, TimelineId};
 
 pub use backup::BaseBackup;
-pub use basebackup::CopyOf;
+pub use basebackup::{CopyOf, free_bytes};
 pub use confirmations::Given;
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};

@@ -280,7 +280,9 @@ fn times_in_force(options: &RaftOptions, log: &LogStore, machine: &Machine) -> L
             let whole = change.whole.as_ref().map(|whole| whole.preset);
             change.preset.or(whole)
         }
-        Command::Form { settings, .. } => Some(settings.preset),
+        Command::Form { settings, .. } | Command::Restored { settings, .. } => {
+            Some(settings.preset)
+        }
         _ => None,
     });
     logged

@@ -12,6 +12,7 @@ use cluster_core::decide::rule_setter::first_value;
 use cluster_core::model::lease::LeaseTimes;
 use cluster_core::model::member::SealReport;
 use cluster_core::model::settings::Role;
+use cluster_core::model::snapshot::RestoredNote;
 use cluster_core::model::view::{Marker, NoRoom, Seen};
 use cluster_core::model::{
     ClusterState, Epoch, Incarnation, Lsn, MemberKind, MemberName, PostgresStatus, RequestId,
@@ -167,7 +168,7 @@ impl Actor {
         match action {
             Action::Idle => Ok(Done::Plain),
             Action::Initdb => self.initdb().await,
-            Action::Adopt => self.new_incarnation().await.map(|_| Done::Plain),
+            Action::Adopt => self.adopt().await,
             Action::Promise { epoch } => {
                 self.durable
                     .change(move |kept| kept.min_epoch = kept.min_epoch.max(epoch))
@@ -303,6 +304,27 @@ impl Actor {
         };
         parameters::of(&self.me, &state.settings, Role::Standby).put(&mut inputs);
         inputs
+    }
+
+    /// What a restore left in the directory is told to the cluster before the data can become its: from
+    /// then on nobody archives where the old cluster did [K3]. Told twice, it changes nothing.
+    async fn adopt(&self) -> Result<Done, Error> {
+        let note = self.postgres.restored_note();
+        if let Some(text) = note.map_err(doing("read where the data came from"))? {
+            let note: RestoredNote = serde_json::from_str(&text).map_err(|error| {
+                Error::Unknown(format!("where the data came from cannot be read: {error}"))
+            })?;
+            let command = Command::Restored {
+                member: self.me.clone(),
+                origin: Box::new(note.origin),
+                settings: Box::new(note.settings),
+            };
+            self.proposer.propose(command).await?;
+            let forgotten = self.postgres.forget_restored_note();
+            forgotten.map_err(doing("remove the note of a restore"))?;
+        }
+        self.new_incarnation().await?;
+        Ok(Done::Plain)
     }
 
     async fn new_incarnation(&self) -> Result<Incarnation, Error> {

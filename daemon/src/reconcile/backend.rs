@@ -269,13 +269,20 @@ impl Propose for Backend {
 /// taken from the wire, whoever knows the secret.
 fn may_forward(from: &MemberName, command: &Command) -> bool {
     match command {
-        Command::Release { member, .. } | Command::Promoted { member, .. } => member == from,
+        Command::Release { member, .. }
+        | Command::Promoted { member, .. }
+        | Command::DescribeSnapshot { member, .. }
+        | Command::CompleteSnapshot { member, .. }
+        | Command::Restored { member, .. } => member == from,
         Command::Ask { .. }
         | Command::End { .. }
         | Command::Pause { .. }
         | Command::Resume { .. }
         | Command::ReplaceMember { .. }
         | Command::ChangeSettings { .. }
+        | Command::BeginSnapshot { .. }
+        | Command::FailSnapshot { .. }
+        | Command::LoseSnapshot { .. }
         | Command::SetPreset { .. } => true,
         Command::Form { .. }
         | Command::Noop { .. }

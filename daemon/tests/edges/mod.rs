@@ -367,6 +367,8 @@ pub struct World {
     pub holder: Mutex<Holder>,
     pub proposed: Mutex<Vec<Command>>,
     pub answer: Mutex<Script>,
+    /// Files of snapshots.
+    pub snapshots: tempfile::TempDir,
 }
 
 /// How a proposal goes.
@@ -393,6 +395,7 @@ impl World {
             holder: Mutex::new(lease_left(Duration::from_secs(2))),
             proposed: Mutex::default(),
             answer: Mutex::new(Script::Succeeds),
+            snapshots: tempfile::tempdir().expect("a directory"),
         })
     }
 
@@ -646,6 +649,10 @@ pub async fn serve(world: &Arc<World>, token: Option<&str>, tls: Option<Tls>) ->
         local: world.clone(),
         foresight: world.clone(),
         backups: None,
+        snapshots: clusterd::api::snapshots::Shelf {
+            folder: world.snapshots.path().to_owned(),
+            recipients: Vec::new(),
+        },
         extend: Box::new(|_| {}),
     };
     tokio::spawn(async move {

@@ -102,6 +102,11 @@ impl Identities {
         }
     }
 
+    /// The private halves.
+    pub fn keys(&self) -> impl Iterator<Item = &x25519::Identity> {
+        self.0.iter().map(|(_, key)| key)
+    }
+
     /// The public halves.
     pub fn public(&self) -> impl Iterator<Item = &Recipient> {
         self.0.iter().map(|(public, _)| public)

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{rules, settings};
+use super::{rules, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,20 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         }
         Command::ReplaceMember { member, peer, by } => replace(state, at, member, peer, by),
         Command::Replaced { member } => replaced(state, at, member),
+        Command::BeginSnapshot { id, wish } => snapshot::begin(state, at, id, wish),
+        Command::DescribeSnapshot { id, member, part } => {
+            snapshot::describe(state, id, member, part)
+        }
+        Command::CompleteSnapshot { id, member, file } => {
+            snapshot::complete(state, at, id, member, file)
+        }
+        Command::FailSnapshot { id, why } => snapshot::fail(state, at, id, why),
+        Command::LoseSnapshot { id, why } => snapshot::lose(state, at, id, why),
+        Command::Restored {
+            member,
+            origin,
+            settings,
+        } => snapshot::restored(state, at, member, origin, settings),
     }
 }
 

@@ -8,10 +8,11 @@ use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
 use crate::model::settings::Durability;
+use crate::model::snapshot::{MemberPart, Origin, SnapshotFile};
 use crate::model::state::{FastForward, Identity};
 use crate::model::{
     Epoch, Incarnation, Lsn, MemberKind, MemberName, NodeId, RequestId, Rule, RuleId, Settings,
-    SettingsChange, TimelineId,
+    SettingsChange, SnapshotId, TimelineId,
 };
 
 /// A command with the proposer's wall clock, for display in history only: no rule reads it.
@@ -208,6 +209,66 @@ pub enum Command {
         /// Who.
         member: MemberName,
     },
+    /// A snapshot of the whole cluster begins.
+    BeginSnapshot {
+        /// Chosen by whoever was asked.
+        id: SnapshotId,
+        /// Who takes it, and for whom.
+        wish: SnapshotWish,
+    },
+    /// A member adds its part to a snapshot.
+    DescribeSnapshot {
+        /// Which.
+        id: SnapshotId,
+        /// Who.
+        member: MemberName,
+        /// How it is.
+        part: Box<MemberPart>,
+    },
+    /// The snapshot's file is there.
+    CompleteSnapshot {
+        /// Which.
+        id: SnapshotId,
+        /// Who took it.
+        member: MemberName,
+        /// The file.
+        file: SnapshotFile,
+    },
+    /// The snapshot is given up; one that is complete stays so.
+    FailSnapshot {
+        /// Which.
+        id: SnapshotId,
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// The file of a complete snapshot is there no more.
+    LoseSnapshot {
+        /// Which.
+        id: SnapshotId,
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// The data that this member brings is of a snapshot.
+    Restored {
+        /// Who brings it.
+        member: MemberName,
+        /// Where it came from.
+        origin: Box<Origin>,
+        /// The settings of then.
+        settings: Box<Settings>,
+    },
+}
+
+/// A snapshot as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotWish {
+    /// Whose PostgreSQL is copied, and who keeps the file.
+    pub taker: MemberName,
+    /// Public keys to encrypt for; empty: not encrypted.
+    pub recipients: Vec<String>,
+    /// Who asks, and why.
+    pub by: String,
 }
 
 /// The contents of a Grant. Used once; it carries no time.

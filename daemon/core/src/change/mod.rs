@@ -5,6 +5,7 @@ pub mod command;
 pub mod invariants;
 mod rules;
 mod settings;
+mod snapshot;
 
 pub use apply::{Applied, apply};
 pub use command::{Command, Rejected, Stamp};

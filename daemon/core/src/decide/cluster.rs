@@ -6,7 +6,9 @@ use crate::model::ids::MemberName;
 use crate::model::view::ClusterView;
 
 use super::reason::Reason;
-use super::{confirming, failover, membership, requests, rolling, sync_standbys, upkeep};
+use super::{
+    confirming, failover, membership, requests, rolling, snapshots, sync_standbys, upkeep,
+};
 
 /// What one rule says about the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +105,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "placement",
         judge: membership::placement,
+    },
+    Rule {
+        name: "snapshots",
+        judge: snapshots::taker_lost,
     },
     Rule {
         name: "writes-wait",

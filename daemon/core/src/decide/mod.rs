@@ -20,6 +20,7 @@ pub mod rolling;
 pub mod room;
 pub mod rule_setter;
 pub mod seal;
+pub mod snapshots;
 pub mod standby_watch;
 pub mod sync_standbys;
 pub mod upkeep;

@@ -26,6 +26,8 @@ pub enum Reason {
     Initializing(MemberName),
     /// The first data directory exists.
     FirstDataExists(MemberName),
+    /// Who takes a snapshot is not heard any more.
+    SnapshotVoid(MemberName),
     /// The holder has not renewed.
     PrimarySilent(Duration),
     /// Several failovers in a row: the silent primary gets its whole lease to come back.
@@ -221,6 +223,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "first-data-exists",
         "The first data directory is recorded as the cluster's.",
+    ),
+    (
+        "snapshot-void",
+        "The member that takes a snapshot has not been heard for half a minute; the snapshot is recorded as failed.",
     ),
     (
         "primary-silent",
@@ -495,6 +501,7 @@ impl Reason {
             Reason::SeveralBringData(_) => "several-bring-data",
             Reason::Initializing(_) => "initializing",
             Reason::FirstDataExists(_) => "first-data-exists",
+            Reason::SnapshotVoid(_) => "snapshot-void",
             Reason::PrimarySilent(_) => "primary-silent",
             Reason::Flapping(_) => "flapping",
             Reason::Paused => "paused",
@@ -593,6 +600,7 @@ impl Reason {
             Reason::MemberChanged(member)
             | Reason::Initializing(member)
             | Reason::FirstDataExists(member)
+            | Reason::SnapshotVoid(member)
             | Reason::Chosen(member)
             | Reason::RestartInPlace(member)
             | Reason::FirstPrimary(member)

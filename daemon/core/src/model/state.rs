@@ -13,6 +13,7 @@ use super::member::{Member, MemberKind, Tags};
 use super::request::Request;
 use super::rule::Rule;
 use super::settings::Settings;
+use super::snapshot::{Origin, Snapshot, SnapshotId};
 use super::timeline::TimelineId;
 
 /// How many finished requests are remembered.
@@ -174,6 +175,12 @@ pub struct ClusterState {
     pub pause: Option<Pause>,
     /// Newest last.
     pub history: Vec<HistoryEntry>,
+    /// Snapshots, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// The snapshot this cluster was restored from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl ClusterState {

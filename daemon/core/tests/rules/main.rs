@@ -11,3 +11,4 @@ mod rolling;
 mod room;
 mod setter;
 mod settings;
+mod snapshots;
