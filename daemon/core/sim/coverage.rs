@@ -35,6 +35,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "nobody takes snapshots here; the rules' tests have it",
     ),
     (
+        "parameters-taken-back",
+        "no simulated PostgreSQL refuses to start; the rules' tests and a scenario have it",
+    ),
+    (
         "rolled-back",
         "no directory is put back to an older state here; a scenario does it to a real one",
     ),
@@ -80,8 +84,14 @@ const JUMPS: &[&str] = &[
     "acknowledged beside a newer primary",
 ];
 
-/// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots.
-const UNDECIDED: &[&str] = &["rule-withdrawn", "snapshots"];
+/// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots, and no
+/// simulated server has parameters.
+const UNDECIDED: &[&str] = &[
+    "rule-withdrawn",
+    "snapshots",
+    "restart-pending",
+    "take-back-parameters",
+];
 
 /// What must have been seen.
 #[derive(Clone, Copy, Debug)]
