@@ -143,6 +143,8 @@ pub enum Command {
     Bundle(Bundle),
     /// What concerns the member on this host only
     Local(Local),
+    /// Makes a member's config from its Patroni file; asks no member
+    ImportPatroni(ImportPatroni),
     /// Versions of this tool and of every member
     Version,
     /// How to try a whole cluster on this machine
@@ -162,6 +164,28 @@ pub struct Watch {
         value_parser = clap::value_parser!(u32).range(1..=3600)
     )]
     pub watch: Option<u32>,
+}
+
+/// `import-patroni`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportPatroni {
+    /// The member's Patroni file
+    #[arg(value_name = "PATRONI.YML")]
+    pub file: PathBuf,
+    /// Every member of the cluster to be, with commas between: db1=10.0.0.1,db2=10.0.0.2,db3=10.0.0.3:witness
+    #[arg(
+        long,
+        required = true,
+        value_delimiter = ',',
+        value_name = "NAME=HOST[:PORT][:witness]"
+    )]
+    pub members: Vec<String>,
+    /// What `patronictl show-config` prints; without it, what the cluster was bootstrapped with
+    #[arg(long, value_name = "FILE")]
+    pub dynamic: Option<PathBuf>,
+    /// A folder that is made for the config, the secrets and the list of what is not carried over
+    #[arg(long, value_name = "FOLDER", default_value = "clusterd-config")]
+    pub output: PathBuf,
 }
 
 /// `explain`.

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod events;
 pub mod explain;
 pub mod history;
+pub mod import_patroni;
 pub mod list;
 pub mod local;
 pub mod members;
@@ -95,6 +96,9 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
     if let Command::Demo = arguments.command {
         return other::demo().write(arguments.global.output);
     }
+    if let Command::ImportPatroni(args) = &arguments.command {
+        return import_patroni::run(args)?.write(arguments.global.output);
+    }
     if let Command::Local(local) = &arguments.command {
         return local::run(&arguments.global, &local.command).await;
     }
@@ -163,6 +167,6 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Dsn(args) => other::dsn(&context, args).await,
         Command::Version => other::version(&context).await,
         Command::Bundle(args) => bundle::run(&context, &args).await,
-        Command::Local(_) | Command::Demo => Ok(()),
+        Command::Local(_) | Command::ImportPatroni(_) | Command::Demo => Ok(()),
     }
 }

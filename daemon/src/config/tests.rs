@@ -499,3 +499,35 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     assert_eq!(backup.options.max_rate, Some(50 << 20));
     assert!(!format!("{config:?} {}", config.dump()).contains("hush"));
 }
+
+/// What `clusterctl import-patroni` makes is a config.
+#[test]
+fn a_config_made_from_a_patroni_file_loads() {
+    for made in [
+        include_str!("../../../ctl/tests/golden/import_patroni.toml"),
+        include_str!("../../../ctl/tests/golden/import_patroni_dynamic.toml"),
+    ] {
+        let place = Place::new();
+        for secret in ["replication", "rewind", "superuser"] {
+            place.private(&format!("{secret}-password"), "a-long-enough-secret\n");
+        }
+        place.private("cluster-secret", "a-long-enough-secret\n");
+        place.private("admin-token", "another-long-enough-secret\n");
+        let here = place.dir.path().display().to_string();
+        let text = made
+            .replace("/etc/clusterd", &here)
+            .replace("/usr/lib/postgresql/15/bin", &format!("{here}/bin"))
+            .replace("[postgres]\n", "[postgres]\nos_user = \"nobody\"\n");
+        let text = format!("state_dir = \"{here}/state\"\n{text}");
+        let config = place
+            .load(&as_this_user(text), NO_ENVIRONMENT)
+            .expect("it will do");
+        assert_eq!(config.name.as_str(), "pg-1");
+        let postgres = config.postgres.as_ref().expect("one");
+        assert_eq!((postgres.port, postgres.hba.len()), (5433, 2));
+        assert_eq!(
+            postgres.parameters["shared_preload_libraries"],
+            "pg_stat_statements"
+        );
+    }
+}
