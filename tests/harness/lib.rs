@@ -24,6 +24,7 @@ pub mod reaper;
 pub mod restored;
 pub mod rule;
 pub mod sql;
+pub mod storm;
 pub mod wait;
 pub mod writer;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cluster_tests::storm::{self, Storm};
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 use serde_json::Value;
 
@@ -218,4 +219,19 @@ fn a_parameter_that_keeps_postgresql_from_starting_is_taken_back() -> Result<()>
         "the primary was never stopped"
     );
     cluster.finish()
+}
+
+/// A short run of `cargo xtask storm`.
+#[test]
+fn a_storm_of_settings_leaves_a_healthy_cluster() -> Result<()> {
+    let storm = Storm {
+        changes: 40,
+        failovers: 1,
+        roll_every: 100,
+        seed: 3,
+    };
+    let seen = storm::run("storm", &storm, &|line| println!("{line}"))?;
+    println!("{seen:?}");
+    ensure!(seen.taken >= 15 && seen.refused >= 5, "{seen:?}");
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod run;
 mod setup;
 mod suites;
 mod tally;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,12 @@ enum Command {
     /// Random points in time across failovers, each restored and compared with what clients were told.
     Restores {
         /// For example `--points 100 --failovers 10 --seed 7`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Random changes of settings, good and bad, with failovers in between.
+    Storm {
+        /// For example `--changes 500 --failovers 10 --seed 7`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -126,17 +133,14 @@ fn main() -> ExitCode {
         Command::Simulate(wanted) => suites::simulate(&wanted),
         Command::Bench {
             what: Bench::Failover { arguments },
-        } => suites::release_tool("cluster-tests", "bench-failover", &arguments),
+        } => suites::release_tool("bench-failover", &arguments),
         Command::Bench {
             what: Bench::Throughput { arguments },
-        } => suites::release_tool("cluster-tests", "bench-throughput", &arguments),
+        } => suites::release_tool("bench-throughput", &arguments),
         Command::Dist { allow_changes } => dist::make(allow_changes),
-        Command::Restores { arguments } => {
-            suites::release_tool("cluster-tests", "restores", &arguments)
-        }
-        Command::Chaos { arguments } => {
-            suites::release_tool("cluster-jepsen", "cluster-jepsen", &arguments)
-        }
+        Command::Restores { arguments } => suites::release_tool("restores", &arguments),
+        Command::Storm { arguments } => suites::release_tool("storm", &arguments),
+        Command::Chaos { arguments } => suites::release_tool("cluster-jepsen", &arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -106,8 +106,11 @@ fn take_out(commit: &str, folder: &Path) -> Result<()> {
 }
 
 fn compile(folder: &Path) -> Result<()> {
-    let mut build = cargo(&["build", "--locked"]);
-    build.args(["-p", "clusterd", "-p", "clusterd-guard", "-p", "clusterctl"]);
+    // The same features of foreign crates as in this tree, so that those are not compiled again.
+    let mut build = cargo(&["build", "--locked", "--workspace"]);
+    for program in PROGRAMS {
+        build.args(["--bin", program]);
+    }
     build
         .current_dir(folder.join("source"))
         .env("CARGO_TARGET_DIR", folder.join("build"))

@@ -7,13 +7,26 @@ use anyhow::Result;
 use crate::previous::{self, Previous};
 use crate::run::{cargo, run};
 use crate::tally::{Outcome, Tally, count};
-use crate::{Simulate, root, setup};
+use crate::{Simulate, root, setup, targets};
 
 /// One step of `test`.
 struct Suite {
     name: &'static str,
-    arguments: &'static [&'static str],
+    what: What,
     needs: Needs,
+}
+
+/// What a suite runs. Always the whole workspace is named, and targets of it: with single packages named,
+/// cargo chooses other features of what they depend on, and compiles it all again for each.
+enum What {
+    /// `cargo` with these arguments.
+    Cargo(&'static [&'static str]),
+    /// Tests of this package: the named targets, or all; and what comes behind `--`.
+    Tests {
+        package: &'static str,
+        targets: &'static [&'static str],
+        arguments: &'static [&'static str],
+    },
 }
 
 /// What a suite needs besides a compiler.
@@ -28,16 +41,34 @@ enum Needs {
     EarlierPrograms,
 }
 
+/// All targets of tests of a package.
+const fn all_of(package: &'static str) -> What {
+    What::Tests {
+        package,
+        targets: &[],
+        arguments: &[],
+    }
+}
+
+/// Targets of `cluster-tests`.
+const fn tests(targets: &'static [&'static str], arguments: &'static [&'static str]) -> What {
+    What::Tests {
+        package: "cluster-tests",
+        targets,
+        arguments,
+    }
+}
+
 /// Levels of tests as CONTRIBUTING.md describes them, cheapest first.
 const SUITES: &[Suite] = &[
     Suite {
         name: "format",
-        arguments: &["fmt", "--all", "--check"],
+        what: What::Cargo(&["fmt", "--all", "--check"]),
         needs: Needs::Nothing,
     },
     Suite {
         name: "lints",
-        arguments: &[
+        what: What::Cargo(&[
             "clippy",
             "--workspace",
             "--all-targets",
@@ -45,88 +76,75 @@ const SUITES: &[Suite] = &[
             "--",
             "-D",
             "warnings",
-        ],
+        ]),
         needs: Needs::Nothing,
     },
     Suite {
         name: "unit",
-        arguments: &["test", "--workspace", "--lib", "--bins"],
+        what: What::Cargo(&["test", "--workspace", "--lib", "--bins"]),
         needs: Needs::Nothing,
     },
     Suite {
         name: "simulation",
-        arguments: &["test", "-p", "cluster-core", "--test", "*"],
+        what: all_of("cluster-core"),
         needs: Needs::Nothing,
     },
     Suite {
         name: "guard",
-        arguments: &["test", "-p", "clusterd-guard", "--test", "*"],
+        what: all_of("clusterd-guard"),
         needs: Needs::Cluster,
     },
     Suite {
         name: "shell",
-        arguments: &["test", "-p", "clusterd", "--test", "*"],
+        what: all_of("clusterd"),
         needs: Needs::Nothing,
     },
     Suite {
         name: "object store",
-        arguments: &["test", "-p", "cluster-backup", "--test", "*"],
+        what: all_of("cluster-backup"),
         needs: Needs::ObjectStore,
     },
     Suite {
         name: "tool",
-        arguments: &["test", "-p", "clusterctl", "--test", "*"],
+        what: all_of("clusterctl"),
         needs: Needs::Nothing,
     },
     Suite {
         name: "documentation",
-        arguments: &["test", "--workspace", "--doc"],
+        what: What::Cargo(&["test", "--workspace", "--doc"]),
         needs: Needs::Nothing,
     },
     Suite {
         name: "tidy",
-        arguments: &["test", "-p", "cluster-tests", "--test", "tidy"],
+        what: tests(&["tidy"], &[]),
         needs: Needs::Nothing,
     },
+    // They wait more than they compute.
     Suite {
         name: "postgres",
-        // They wait more than they compute.
-        arguments: &[
-            "test",
-            "-p",
-            "cluster-tests",
-            "--test",
-            "postgres",
-            "--",
-            "--test-threads",
-            "4",
-        ],
+        what: tests(&["postgres"], &["--test-threads", "4"]),
         needs: Needs::Cluster,
     },
     // One at a time: each is a whole cluster with clocks that must be kept.
     Suite {
         name: "scenarios",
-        arguments: &[
-            "test",
-            "-p",
-            "cluster-tests",
-            "--test",
-            "scenarios",
-            "--",
-            "--test-threads",
-            "1",
-        ],
+        what: tests(&["scenarios"], &["--test-threads", "1"]),
         needs: Needs::Cluster,
     },
     Suite {
         name: "upgrade",
-        arguments: &["test", "-p", "cluster-tests", "--test", "upgrade"],
+        what: tests(&["upgrade"], &[]),
         needs: Needs::EarlierPrograms,
     },
 ];
 
-/// The packages of the programs that clusters are made of.
-const PROGRAMS: &[&str] = &["clusterd", "clusterd-guard", "clusterctl", "cluster-backup"];
+/// The programs that clusters are made of.
+const PROGRAMS: &[&str] = &[
+    "clusterd",
+    "clusterd-guard",
+    "clusterctl",
+    "clusterd-backup",
+];
 
 /// Everything CI runs. Ends with `N passed, N failed`.
 pub fn test(only: Option<&str>) -> ExitCode {
@@ -135,9 +153,9 @@ pub fn test(only: Option<&str>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     // The scenarios start the built programs, which cargo builds for no test of another package.
-    let mut build = cargo(&["build"]);
+    let mut build = cargo(&["build", "--workspace"]);
     for program in PROGRAMS {
-        build.args(["-p", program]);
+        build.args(["--bin", program]);
     }
     if let Err(error) = run(build) {
         eprintln!("xtask: {error:#}");
@@ -159,8 +177,9 @@ pub fn check() -> ExitCode {
 fn run_suites<'a>(suites: impl Iterator<Item = &'a Suite>) -> ExitCode {
     let mut outcomes: Vec<(&str, Outcome)> = Vec::new();
     let mut not_run: Vec<(&str, String)> = Vec::new();
-    for suite in suites.filter(|suite| is_there(suite)) {
+    for suite in suites {
         match prepare(suite) {
+            Ok(Prepared::Nothing) => {}
             Ok(Prepared::Command(command)) => outcomes.push((suite.name, count(command))),
             Ok(Prepared::NotPossible(why)) => not_run.push((suite.name, why)),
             Err(error) => {
@@ -200,10 +219,25 @@ enum Prepared {
     Command(Command),
     /// This checkout does not have what it takes; the sentence is shown, and nothing is counted.
     NotPossible(String),
+    /// The package has no tests of that kind.
+    Nothing,
 }
 
 fn prepare(suite: &Suite) -> Result<Prepared> {
-    let mut command = cargo(suite.arguments);
+    let mut command = match suite.what {
+        What::Cargo(arguments) => cargo(arguments),
+        What::Tests {
+            package,
+            targets: [],
+            arguments,
+        } => match targets::of(package)? {
+            all if all.is_empty() => return Ok(Prepared::Nothing),
+            all => test_command(&all, arguments),
+        },
+        What::Tests {
+            targets, arguments, ..
+        } => test_command(targets, arguments),
+    };
     match suite.needs {
         Needs::Nothing => return Ok(Prepared::Command(command)),
         Needs::ObjectStore => {
@@ -222,25 +256,13 @@ fn prepare(suite: &Suite) -> Result<Prepared> {
     Ok(Prepared::Command(command))
 }
 
-/// `--test *` fails in a package without such targets: then there is nothing to run.
-fn is_there(suite: &Suite) -> bool {
-    let ["test", "-p", package, "--test", "*", ..] = suite.arguments else {
-        return true;
-    };
-    let folders: &[&str] = match *package {
-        "cluster-core" => &["daemon/core/sim"],
-        "clusterd-guard" => &["daemon/guard/tests"],
-        "clusterd" => &["daemon/tests"],
-        "clusterctl" => &["ctl/tests"],
-        _ => return true,
-    };
-    folders.iter().any(|folder| {
-        std::fs::read_dir(crate::run::repository().join(folder)).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .any(|entry| entry.path().extension().is_some_and(|end| end == "rs"))
-        })
-    })
+fn test_command(targets: &[impl AsRef<str>], arguments: &[&str]) -> Command {
+    let mut command = cargo(&["test", "--workspace"]);
+    for target in targets {
+        command.args(["--test", target.as_ref()]);
+    }
+    command.arg("--").args(arguments);
+    command
 }
 
 /// Formats, and applies what clippy can repair.
@@ -282,25 +304,16 @@ pub fn demo(kill_primary: bool, backup: bool, preset: &str) -> Result<()> {
     if backup {
         arguments.push("--backup".to_owned());
     }
-    release_tool("cluster-tests", "demo", &arguments)
+    release_tool("demo", &arguments)
 }
 
 /// Builds the programs and one tool of ours in release, and runs the tool as root.
-pub fn release_tool(package: &str, tool: &str, arguments: &[String]) -> Result<()> {
+pub fn release_tool(tool: &str, arguments: &[String]) -> Result<()> {
     setup::install_missing()?;
-    let mut build = cargo(&["build", "--release"]);
+    let mut build = cargo(&["build", "--release", "--workspace", "--bin", tool]);
     for program in PROGRAMS {
-        build.args(["-p", program]);
+        build.args(["--bin", program]);
     }
-    build.args(["-p", package, "--bin", tool, "--bin", "clusterd"]);
-    build.args([
-        "--bin",
-        "clusterd-guard",
-        "--bin",
-        "clusterctl",
-        "--bin",
-        "clusterd-backup",
-    ]);
     run(build)?;
     let folder = crate::run::target_folder().join("release");
     let mut command: Command = root::command(&folder.join(tool).to_string_lossy());
