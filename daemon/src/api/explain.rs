@@ -154,6 +154,21 @@ fn waits(status: &v1::Status, it: &v1::MemberStatus) -> Vec<Line> {
             format!("is busy with {} for {seconds} s{done}", busy.with),
         ));
     }
+    // Names only: the page is open to everybody.
+    if !it.pending.is_empty() {
+        let names: Vec<&str> = it.pending.iter().map(|it| it.name.as_str()).collect();
+        lines.push(line(
+            "pending-restart",
+            format!("waits for a restart: {}", names.join(", ")),
+        ));
+    }
+    if !it.parameters_refused.is_empty() {
+        lines.push(line(
+            "parameters-refused",
+            "its PostgreSQL could not start with the parameters of the settings, and runs with those it \
+             had before",
+        ));
+    }
     if it.is_joining {
         lines.push(line(
             "joining",

@@ -166,7 +166,8 @@ function stateOf(member) {
   return total ? `${what} ${Math.floor(100 * (done || 0) / total)} %` : what;
 }
 
-const ALARMS = new Set(['no-candidate', 'does-not-confirm', 'not-heard', 'not-serving', 'not-open', 'writes-wait']);
+const ALARMS = new Set(['no-candidate', 'does-not-confirm', 'not-heard', 'not-serving', 'not-open', 'writes-wait',
+  'parameters-refused']);
 
 function memberRows(member, place, count) {
   const cell = (label, text, attributes) => el('td', { class: 'value', ...(text && label ? { 'data-label': label } : {}), ...attributes }, text);
