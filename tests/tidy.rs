@@ -436,9 +436,8 @@ const HAZARDS: &[&str] = &[
     "X16", "X17", "X18", "X19", "X20", "X21", "X22", "X23", "X24", "X25", "X26", "X27", "X28",
 ];
 
-#[test]
-fn every_hazard_is_shown_by_tests_that_exist() {
-    let page = read(Path::new("docs/hazards.md"));
+/// The name of every test there is.
+fn names_of_tests() -> BTreeSet<String> {
     let mut tests = BTreeSet::new();
     for file in rust_files() {
         let text = read(&file);
@@ -458,6 +457,42 @@ fn every_hazard_is_shown_by_tests_that_exist() {
             }
         }
     }
+    tests
+}
+
+/// A row of docs/parity.md names tests that are there, or says that there is none.
+#[test]
+fn every_test_that_parity_names_exists() {
+    let page = read(Path::new("docs/parity.md"));
+    let tests = names_of_tests();
+    let mut wrong = Vec::new();
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with('|')) {
+        let last = row
+            .trim_end_matches('|')
+            .rsplit('|')
+            .next()
+            .unwrap_or_default();
+        for place in last.split(';').filter(|place| place.contains(".rs: ")) {
+            for name in place.split('`').skip(1).step_by(2) {
+                named += 1;
+                if !tests.contains(name) {
+                    wrong.push(name.to_owned());
+                }
+            }
+        }
+    }
+    assert!(named > 200, "{named} names are read");
+    assert!(
+        wrong.is_empty(),
+        "docs/parity.md names what is gone: {wrong:#?}"
+    );
+}
+
+#[test]
+fn every_hazard_is_shown_by_tests_that_exist() {
+    let page = read(Path::new("docs/hazards.md"));
+    let tests = names_of_tests();
     let mut wrong = Vec::new();
     for row in page.lines().filter(|line| line.starts_with('|')) {
         let last = row.trim_end_matches('|').rsplit('|').next();

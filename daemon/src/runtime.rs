@@ -229,10 +229,12 @@ async fn late_guard(config: &Config) -> anyhow::Result<Option<std::path::PathBuf
     Ok(hello.cgroup_path)
 }
 
-/// SIGTERM and SIGINT end only the daemon.
+/// SIGTERM and SIGINT end only the daemon. SIGHUP, which makes other programs read their files again and
+/// would end one that does not listen, changes nothing and is answered in the log.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -241,13 +243,20 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("listen for SIGHUP")?,
         })
     }
 
     async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::warn!(
+                    "SIGHUP changes nothing: the config file is read at start (a restart of clusterd interrupts no \
+                     session), and `clusterctl reload` writes PostgreSQL's configuration anew"
+                ),
+            }
         }
     }
 }

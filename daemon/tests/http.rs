@@ -560,6 +560,17 @@ async fn what_waits_for_a_restart_is_told_with_old_and_new_value() {
     let running = serve(&world, None, None).await;
     let body = get(running.http, "/patroni").await.json();
     assert_eq!(body["pending_restart"], true);
+    // The condition of `POST /restart` is met by that, and by nothing else.
+    let running_with_token = serve(&world, Some(TOKEN), None).await;
+    let when_pending = r#"{"restart_pending":true}"#;
+    let answer = post(
+        running_with_token.http,
+        "/restart",
+        Some(TOKEN),
+        when_pending,
+    )
+    .await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
     let reason = &body["pending_restart_reason"]["shared_buffers"];
     assert_eq!(
         (&reason["old_value"], &reason["new_value"]),
@@ -573,6 +584,14 @@ async fn what_waits_for_a_restart_is_told_with_old_and_new_value() {
     world.show(board);
     let body = get(running.http, "/patroni").await.json();
     assert_eq!(body.get("pending_restart"), None);
+    let answer = post(
+        running_with_token.http,
+        "/restart",
+        Some(TOKEN),
+        when_pending,
+    )
+    .await;
+    assert_eq!(answer.code, 503, "{}", answer.body);
 }
 
 #[tokio::test]

@@ -97,6 +97,21 @@ fn text<'a>(body: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
         .filter(|text| !text.is_empty())
 }
 
+/// A switch, as JSON or in the words that Patroni takes.
+fn is_true(body: &Map<String, Value>, key: &str) -> bool {
+    match body.get(key) {
+        Some(Value::Bool(value)) => *value,
+        Some(Value::String(text)) => {
+            matches!(
+                text.to_ascii_lowercase().as_str(),
+                "true" | "on" | "yes" | "1"
+            )
+        }
+        Some(Value::Number(number)) => number.as_u64() == Some(1),
+        _ => false,
+    }
+}
+
 fn candidate_in(body: &Map<String, Value>) -> Option<&str> {
     text(body, "candidate").or_else(|| text(body, "member"))
 }
@@ -275,8 +290,8 @@ async fn restart(body: &Map<String, Value>, asks: &Asks) -> Result<Answer, Answe
             .map(Duration::from_secs)
             .ok_or_else(|| bad("Timeout should be a positive number of seconds"))?,
     };
-    // Nothing is ever left pending: parameters that need a restart are applied by one.
-    if body.contains_key("restart_pending") {
+    // Only if there is something to restart for.
+    if is_true(body, "restart_pending") && board.own.pending_restart().is_empty() {
         return Err(unmet());
     }
     if matches!(board.own.postgres, PostgresStatus::Starting { .. }) {

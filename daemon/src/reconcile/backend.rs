@@ -14,6 +14,7 @@ use cluster_core::model::{MemberName, MemberReport, NodeId, Settings};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::board::{Propose, ProposeError, Tried, TrySettings, VerdictLine};
 use crate::exchange::{AgedVerdict, MergedView, NotLeader, PeerBackend, RenewAnswer, RenewRequest};
@@ -28,6 +29,9 @@ use super::reports::Reports;
 
 /// A member's PostgreSQL reads a file of parameters twice.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a proposal waits for somebody who leads. Source: above the longest election timeout of all
+/// presets (1.6 s in `wan`); whoever waits for an answer has more patience than that.
+const LEADER_LIMIT: Duration = Duration::from_secs(2);
 /// One forwarded proposal.
 const FORWARD_LIMIT: Duration = Duration::from_secs(3);
 
@@ -247,14 +251,23 @@ fn forwarded(error: RaftProposeError) -> ProposeError {
 #[async_trait]
 impl Propose for Backend {
     async fn propose(&self, command: Command) -> Result<(), ProposeError> {
-        match self.propose_here(command.clone()).await {
-            Err(RaftProposeError::NotLeader { .. }) => {}
-            other => return other.map_err(forwarded),
-        }
-        let Some(leader) = self.leader().filter(|leader| leader.name != self.me) else {
-            return Err(ProposeError::NoLeader(
-                "no member is known to lead".to_owned(),
-            ));
+        let deadline = Instant::now() + LEADER_LIMIT;
+        let mut role = self.store.role();
+        let leader = loop {
+            role.borrow_and_update();
+            match self.propose_here(command.clone()).await {
+                Err(RaftProposeError::NotLeader { .. }) => {}
+                other => return other.map_err(forwarded),
+            }
+            if let Some(leader) = self.leader().filter(|leader| leader.name != self.me) {
+                break leader;
+            }
+            // Nothing was proposed yet: an election is over in moments, and nobody need ask again.
+            if !matches!(timeout_at(deadline, role.changed()).await, Ok(Ok(()))) {
+                return Err(ProposeError::NoLeader(
+                    "no member is known to lead".to_owned(),
+                ));
+            }
         };
         let target = Target {
             identity: &leader.identity,

@@ -176,11 +176,15 @@ impl Translated {
                  security.tls_cert, tls_key, tls_ca",
             ),
         }
-        if restapi
-            .text("verify_client")
-            .is_some_and(|it| it == "required")
-        {
-            self.put("security", "client_auth", true);
+        let verify = restapi.text("verify_client");
+        if let Some(verify) = verify.filter(|it| it != "none" && it != "off") {
+            if verify == "required" {
+                self.put("security", "client_auth", true);
+            }
+            self.leave(
+                "restapi.verify_client",
+                "HTTP asks no client for a certificate; gRPC does with security.client_auth",
+            );
         }
         if restapi.drop("authentication") {
             self.leave(
