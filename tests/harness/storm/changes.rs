@@ -90,7 +90,8 @@ fn of_member(dice: &mut StdRng, members: &[String]) -> Change {
         0 => format!("parameters.work_mem={number}MB"),
         1 => "parameters.work_mem=".to_owned(),
         2 => format!("failover_priority={}", 1 + number % 3),
-        3 => format!("noloadbalance={}", number % 2 == 0),
+        // Not `noloadbalance`: a member that answers 503 on purpose would count as one that is not ready.
+        3 => format!("clonefrom={}", number % 2 == 0),
         _ => "failover_priority=".to_owned(),
     };
     Change {
