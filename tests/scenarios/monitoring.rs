@@ -272,10 +272,12 @@ fn members_serve_every_metric_that_alerts_dashboard_and_documentation_name() -> 
         .members(2, 1)
         .repository()
         .start()?;
-    cluster.wait_archived()?;
+    let primary = cluster.wait_primary(PATIENCE)?;
     let (used, documented) = (used()?, documented()?);
-    // The position of the archive is known a moment after the segment; so is each probe.
     let found = wait_until("all that is used is served", PATIENCE, || {
+        // The position of the archive is known once a segment has ended.
+        let ended = cluster.sql(primary, "SELECT pg_switch_wal()");
+        ended.map_err(|error| format!("{error:#}"))?;
         let (mut all, mut kinds) = (Series::new(), BTreeMap::new());
         for place in 0..cluster.members.len() {
             let (series, kind) = served(&cluster, place).map_err(|error| format!("{error:#}"))?;
@@ -296,8 +298,7 @@ fn members_serve_every_metric_that_alerts_dashboard_and_documentation_name() -> 
     })?;
     let (all, kinds) = found;
     for (name, labels) in used.iter().filter(|(name, _)| all.contains_key(*name)) {
-        // What Prometheus adds to every series of a scrape.
-        let is_served = |label: &&String| all[name].contains(*label) || *label == "job";
+        let is_served = |label: &&String| all[name].contains(*label);
         let unknown: Vec<_> = labels.iter().filter(|label| !is_served(label)).collect();
         ensure!(
             unknown.is_empty(),
