@@ -8,8 +8,8 @@
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
 //! `snapshots` is a whole cluster as one file, and back on empty hosts;
 //! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `page` is the page at
-//! `/ui` in a real browser, `explanations` what the cluster tells of itself; `durability_*`
-//! is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
+//! `/ui` in a real browser, `explanations` what the cluster tells of itself, `monitoring` the alerts and the
+//! dashboard, and the metrics they rest on; `durability_*` is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
 //! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
 //! confirm and do not replay.
 
@@ -30,6 +30,7 @@ mod fencing;
 mod harness_itself;
 mod majors;
 mod membership;
+mod monitoring;
 mod page;
 mod parameters;
 mod partition;

@@ -30,6 +30,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("chrt", "util-linux"),
     ("cc", "build-essential"),
     ("chromium", "chromium"),
+    ("promtool", "prometheus"),
 ];
 
 /// Another major: its number, the wheel, the folder inside it.
