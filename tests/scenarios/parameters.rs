@@ -235,3 +235,29 @@ fn a_storm_of_settings_leaves_a_healthy_cluster() -> Result<()> {
     ensure!(seen.taken >= 15 && seen.refused >= 5, "{seen:?}");
     Ok(())
 }
+
+/// A member that has more already becomes primary: the others cannot replay any further, and start anew by
+/// themselves. What was raised once and is not set any more keeps nobody from starting.
+#[test]
+fn standbys_with_less_than_a_new_primary_start_anew_by_themselves() -> Result<()> {
+    let cluster = Wanted::new("too-little").start()?;
+    let old = cluster.wait_healthy(PATIENCE)?;
+    let [first, last] = [(old + 1) % 3, (old + 2) % 3];
+    let name = |member: usize| cluster.members[member].name.clone();
+    cluster.ctl(&["settings", "set", "parameters.max_connections=150"])?;
+    cluster.ctl(&["restart", &name(first), "--yes"])?;
+    wait_shown(&cluster, first, "max_connections", "150")?;
+    cluster.wait_healthy(PATIENCE)?;
+    cluster.ctl(&["switchover", "--to", &name(first), "--yes"])?;
+    for member in [old, last] {
+        wait_shown(&cluster, member, "max_connections", "150")?;
+    }
+    cluster.wait_healthy(PATIENCE)?;
+    cluster.ctl(&["settings", "set", "parameters.max_connections="])?;
+    for member in [last, first] {
+        cluster.ctl(&["restart", &name(member), "--yes"])?;
+        cluster.wait_healthy(PATIENCE)?;
+        wait_shown(&cluster, member, "max_connections", "150")?;
+    }
+    cluster.finish()
+}

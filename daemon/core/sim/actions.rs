@@ -259,7 +259,11 @@ impl World {
                 self.nodes[node].postgres.begin_to_die(at, false);
                 if now == 0 { Some(40 * MS) } else { None }
             }
-            Action::RestartStandby { request } => self.restart_standby(node, request, now),
+            Action::RestartStandby {
+                request: Some(request),
+            } => self.restart_standby(node, request, now),
+            // No simulated server has parameters.
+            Action::RestartStandby { request: None } => None,
             Action::Reload { request } => {
                 self.nodes[node].mind.done_request = Some(request.clone());
                 None

@@ -39,6 +39,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "no simulated PostgreSQL refuses to start; the rules' tests and a scenario have it",
     ),
     (
+        "too-little",
+        "no simulated server has parameters; the rules' tests and a scenario have it",
+    ),
+    (
         "rolled-back",
         "no directory is put back to an older state here; a scenario does it to a real one",
     ),

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use cluster_core::model::parameters;
 
 use super::conninfo::{self, quote_setting};
-use super::control_data::ControlData;
+use super::control_data::{ControlData, recovery_default};
 use super::held_replay::APPLY_DELAY;
 use super::options::ConfigInputs;
 use super::{Error, Postgres, durable_file, version};
@@ -152,9 +152,11 @@ impl Postgres {
         // lower value takes effect through `lower_parameters`.
         let wanted = self.user_parameters(&self.inputs());
         for (name, recorded) in &control.recovery_parameters {
-            let asked = wanted
-                .get(*name)
-                .and_then(|value| value.parse::<u32>().ok());
+            let asked = match wanted.get(*name) {
+                Some(value) => value.parse::<u32>().ok(),
+                // What was raised once and is not set any more is lowered to its default.
+                None => Some(recovery_default(name)),
+            };
             if asked.is_some_and(|asked| asked < *recorded) {
                 fixed.push(((*name).to_owned(), recorded.to_string()));
             }

@@ -49,6 +49,18 @@ pub const RECOVERY_PARAMETERS: [(&str, &str); 5] = [
     ("max_locks_per_transaction", "max_locks_per_xact setting"),
 ];
 
+/// What a server has of one of [`RECOVERY_PARAMETERS`] that nobody sets. Source: PostgreSQL's manual, the
+/// same from 13 to 18.
+pub fn recovery_default(name: &str) -> u32 {
+    match name {
+        "max_connections" => 100,
+        "max_worker_processes" => 8,
+        "max_wal_senders" => 10,
+        "max_locks_per_transaction" => 64,
+        _ => 0,
+    }
+}
+
 impl ControlData {
     /// Reads the output of `pg_controldata`.
     pub fn parse(text: &str) -> Result<ControlData, Error> {

@@ -269,7 +269,10 @@ impl Actor {
                     .start_standby(&inputs)
                     .await
                     .map_err(doing("start PostgreSQL"))?;
-                Ok(Done::RequestDone(request))
+                Ok(match request {
+                    Some(request) => Done::RequestDone(request),
+                    None => Done::Plain,
+                })
             }
             Action::Reload { request } => {
                 let is_holder = context

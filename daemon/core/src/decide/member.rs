@@ -142,10 +142,10 @@ pub enum Action {
     },
     /// Kill processes of this data directory that the guard did not start.
     KillForeign,
-    /// Stop and start a standby on request.
+    /// Stop and start a standby.
     RestartStandby {
-        /// The request.
-        request: RequestId,
+        /// The request; none: its replay is paused for a parameter that only a new start can raise.
+        request: Option<RequestId>,
     },
     /// Write the configuration again and reload.
     Reload {

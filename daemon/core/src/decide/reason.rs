@@ -187,6 +187,8 @@ pub enum Reason {
     CannotWrite(String),
     /// Nothing may be concluded.
     CannotTell(String),
+    /// A standby's replay is paused for a parameter.
+    TooLittle,
     /// An operator asked for it.
     OnRequest(String),
     /// The data directory cannot be used and no clone would cure it.
@@ -484,6 +486,10 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     ("on-request", "An operator asked for it."),
     (
+        "too-little",
+        "Replay is paused because a parameter is lower than the primary's; a new start raises it.",
+    ),
+    (
         "unusable",
         "The data directory cannot be used and a clone would not cure it.",
     ),
@@ -582,6 +588,7 @@ impl Reason {
             Reason::CannotWrite(_) => "cannot-write",
             Reason::CannotTell(_) => "cannot-tell",
             Reason::OnRequest(_) => "on-request",
+            Reason::TooLittle => "too-little",
             Reason::Unusable(_) => "unusable",
         }
     }
@@ -684,6 +691,7 @@ impl Reason {
             | Reason::ForeignProcess
             | Reason::MakeFirstData
             | Reason::AdoptData
+            | Reason::TooLittle
             | Reason::PrimaryWithoutGrant
             | Reason::ReadingWal
             | Reason::StartSealed

@@ -83,7 +83,7 @@ fn on_request(view: &MemberView, reign: &Reign) -> Option<MemberVerdict> {
         // Without a server there is nothing to restart: the ordinary rules bring one up first, and
         // deal with whatever an earlier life of this daemon has left.
         RequestKind::Restart { .. } if has_server(view) => Some(act(
-            Action::RestartStandby { request: id },
+            Action::RestartStandby { request: Some(id) },
             Reason::OnRequest(text),
         )),
         RequestKind::Reload { .. } => {
@@ -136,6 +136,10 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
         .follows
         .as_ref()
         .is_some_and(|follows| follows.member == reign.holder && follows.epoch == reign.epoch);
+    if follows_it && standby.has_too_little {
+        // Its own configuration has more by now, or its control file says how much it must be [X23].
+        return act(Action::RestartStandby { request: None }, Reason::TooLittle);
+    }
     if follows_it {
         // Checked before it was attached; what it replays since then comes from the primary.
         return match relation(view, standby.timeline, standby.replayed, reign) {
