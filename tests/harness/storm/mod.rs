@@ -51,6 +51,9 @@ pub struct Outcome {
     pub rows: usize,
 }
 
+/// The key that is set to more than there is.
+const TOO_MUCH: &str = "parameters.shared_buffers";
+
 type Rows = BTreeMap<String, String>;
 
 /// Runs it; `say` is told how far it is.
@@ -102,6 +105,25 @@ fn shown(cluster: &Cluster) -> Result<Rows> {
         .collect())
 }
 
+/// The same without what is taken back whenever a member happens to start.
+fn compared(cluster: &Cluster) -> Result<Rows> {
+    let mut rows = shown(cluster)?;
+    rows.remove(TOO_MUCH);
+    Ok(rows)
+}
+
+/// A member that came back has started meanwhile: with it goes all that had changed while it was away.
+fn was_just_taken_back(cluster: &Cluster) -> Result<bool> {
+    let history = cluster.ctl(&["settings", "history", "-o", "json"])?;
+    let history: Vec<serde_json::Value> = serde_json::from_str(&history)?;
+    let by_itself = |it: &serde_json::Value| {
+        it["by"]
+            .as_str()
+            .is_some_and(|by| by.starts_with("clusterd: "))
+    };
+    Ok(history.iter().rev().take(3).any(by_itself))
+}
+
 /// What the settings are after a good change.
 fn after(before: &Rows, change: &Change) -> Rows {
     let mut rows = before.clone();
@@ -132,13 +154,14 @@ fn ask(cluster: &Cluster, change: &Change) -> Result<(i32, String)> {
 }
 
 fn set(cluster: &Cluster, change: &Change, outcome: &mut Outcome) -> Result<()> {
-    let before = shown(cluster)?;
+    let before = compared(cluster)?;
     let (code, said) = ask(cluster, change)?;
-    let now = shown(cluster)?;
-    let wanted = match change.fate {
+    let now = compared(cluster)?;
+    let mut wanted = match change.fate {
         Fate::Bad => before.clone(),
         Fate::Good | Fate::TooMuch => after(&before, change),
     };
+    wanted.remove(TOO_MUCH);
     match (code, change.fate) {
         (0, Fate::Good | Fate::TooMuch) => outcome.taken += 1,
         (REFUSED, Fate::Bad) => outcome.refused += 1,
@@ -151,6 +174,10 @@ fn set(cluster: &Cluster, change: &Change, outcome: &mut Outcome) -> Result<()> 
             return Ok(());
         }
         _ => bail!("ended with {code}: {said}"),
+    }
+    if now != wanted && was_just_taken_back(cluster)? {
+        outcome.taken_back += 1;
+        return Ok(());
     }
     ensure!(now == wanted, "{now:?} instead of {wanted:?}");
     ensure!(
