@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use cluster_core::model::{Epoch, PostgresStatus, TimelineId};
-use clusterd::postgres::{ConfigInputs, Error, Promotion, WantedSlot};
+use clusterd::postgres::{ConfigInputs, Error, Postgres, Promotion, Supervisor, WantedSlot};
 
 use crate::interrupted::{kill_when, wait_for_tool};
 use crate::place::{LIMIT, Server, on_every_major};
@@ -112,7 +112,20 @@ fn a_rewound_server_that_is_not_consistent_is_told_from_one_that_starts_or_is_st
             assert!(begin.elapsed() < LIMIT, "{seen:?}");
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
+        // The end of the base backup that B was made from begins at the same checkpoint, and takes
+        // the rewind's mark out of the control file.
+        while a.postgres.control_data().await?.backup_end_required {
+            assert!(begin.elapsed() < LIMIT, "the end of the backup is replayed");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let seen = a.postgres.observe().await;
+        assert!(is_seen(&seen), "{seen:?}");
         a.stop().await?;
+        // A daemon that was started meanwhile knows it too.
+        let supervisor: std::sync::Arc<dyn Supervisor> = a.supervisor.clone();
+        let again = Postgres::open(a.postgres.options().clone(), supervisor).await?;
+        let seen = again.observe().await;
+        assert!(is_unusable(&seen), "{seen:?}");
         let seen = a.postgres.observe().await;
         assert!(is_unusable(&seen), "{seen:?}");
         // With its source it becomes consistent, and is an ordinary standby from then on.
@@ -129,6 +142,7 @@ fn a_rewound_server_that_is_not_consistent_is_told_from_one_that_starts_or_is_st
         };
         a.postgres.start_standby(&inputs).await?;
         a.postgres.wait_answering(LIMIT).await?;
+        a.postgres.observe().await;
         a.stop().await?;
         let seen = a.postgres.observe().await;
         assert!(matches!(seen, PostgresStatus::Stopped(_)), "{seen:?}");

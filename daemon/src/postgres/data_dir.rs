@@ -71,15 +71,6 @@ impl Marker {
 /// The name of the file that makes every start a standby start.
 pub const STANDBY_SIGNAL: &str = "standby.signal";
 
-/// Where pg_rewind's label stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RewindLabel {
-    /// Never started since.
-    Unread,
-    /// Started; the control file says whether it became consistent.
-    Read,
-}
-
 impl Postgres {
     /// A path in the data directory.
     pub(super) fn data_path(&self, name: &str) -> PathBuf {
@@ -204,21 +195,6 @@ impl Postgres {
 
     pub(super) fn clear_marker(&self, marker: Marker) -> Result<(), Error> {
         durable_file::remove(&self.state_path(marker.file()))
-    }
-
-    /// The label that pg_rewind left, and whether recovery has read it. The newest label counts: a copy
-    /// brings its source's old one along.
-    pub(super) fn rewind_label(&self) -> Option<RewindLabel> {
-        let newest = [
-            ("backup_label", RewindLabel::Unread),
-            ("backup_label.old", RewindLabel::Read),
-        ];
-        let found = newest.into_iter().find_map(|(name, label)| {
-            let text = fs::read_to_string(self.data_path(name)).ok()?;
-            Some((text, label))
-        });
-        let (text, label) = found?;
-        text.contains("BACKUP METHOD: pg_rewind").then_some(label)
     }
 
     /// Whether `standby.signal` is in place.

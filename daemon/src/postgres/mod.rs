@@ -46,6 +46,7 @@ mod probe;
 mod processes;
 mod promote;
 mod rewind;
+mod rewound;
 mod roles;
 mod server;
 mod slots;
@@ -112,6 +113,8 @@ struct Inner {
     stopping: Mutex<Option<i32>>,
     /// The gate is open on disk, and the server may not have read that yet.
     is_opening: std::sync::atomic::AtomicBool,
+    /// A rewound server has not answered yet.
+    is_rewound: std::sync::atomic::AtomicBool,
     probes: probe::Workers,
     /// What starts went well.
     trials: Mutex<trial::Trials>,
@@ -144,6 +147,7 @@ impl Postgres {
             slots: tokio::sync::Mutex::default(),
             stopping: Mutex::default(),
             is_opening: std::sync::atomic::AtomicBool::default(),
+            is_rewound: std::sync::atomic::AtomicBool::default(),
             probes: probe::Workers::default(),
             trials: Mutex::default(),
             installed: Mutex::default(),
@@ -154,6 +158,7 @@ impl Postgres {
             inner: Arc::new(postgres),
         };
         *lock(&postgres.inner.trials) = postgres.read_trials();
+        postgres.read_rewind_note();
         if let Some(inputs) = postgres.read_inputs() {
             postgres.remember_inputs(inputs);
         }

@@ -7,7 +7,8 @@
 //! written again before the marker goes.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use cluster_core::model::{Lsn, TimelineId};
 
@@ -78,8 +79,10 @@ impl Postgres {
             }
             Ok(_) => {
                 self.remove_placeholders()?;
+                self.end_wal_at(timeline, fork, control.wal_segment_bytes)?;
                 self.put_standby_signal()?;
                 self.control_data().await?;
+                self.note_rewind(&source.member.to_string())?;
                 self.clear_marker(Marker::Rewind)?;
                 Ok(outcome)
             }
@@ -101,6 +104,59 @@ impl Postgres {
         Err(Error::NeedsClone { why: said.clone() })
     }
 
+    /// Ends what is left of our own last timeline at the fork.
+    ///
+    /// pg_rewind keeps the segment that holds the fork, with what diverged behind it. Recovery prefers
+    /// the new timeline's copy of that segment; where there is none, it would replay what diverged over
+    /// pages that were copied from the source, and take the result for consistent.
+    fn end_wal_at(&self, timeline: TimelineId, fork: Lsn, segment_bytes: u64) -> Result<(), Error> {
+        let wal = self.data_path("pg_wal");
+        let file = |verb, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { verb, path, source }
+        };
+        let first = format!("{:08X}{}", timeline.0, segment_suffix(fork, segment_bytes));
+        for name in self.segments_from(&first)? {
+            let path = wal.join(&name);
+            let begin = if name == first {
+                fork.0 % segment_bytes
+            } else {
+                0
+            };
+            if begin == 0 {
+                fs::remove_file(&path).map_err(file("remove", &path))?;
+                continue;
+            }
+            // As PostgreSQL leaves the rest of a segment that it has not come to.
+            let rewritten = fs::OpenOptions::new().write(true).open(&path);
+            rewritten
+                .and_then(|segment| {
+                    let rest = vec![0; usize::try_from(segment_bytes - begin).unwrap_or(0)];
+                    segment.write_all_at(&rest, begin)?;
+                    segment.sync_all()
+                })
+                .map_err(file("write", &path))?;
+        }
+        durable_file::sync_directory(&wal).map_err(file("sync", &wal))
+    }
+
+    /// The segments in `pg_wal` of the timeline of `first`, from that one on, in order.
+    fn segments_from(&self, first: &str) -> Result<Vec<String>, Error> {
+        let wal = self.data_path("pg_wal");
+        let mut names: Vec<String> = fs::read_dir(&wal)
+            .map_err(|source| Error::File {
+                verb: "list",
+                path: wal.clone(),
+                source,
+            })?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.len() == 24 && name[..8] == first[..8] && name.as_str() >= first)
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// Copies the segments that hold WAL beyond the fork, as long as the cap allows (hazards D9).
     fn set_divergent_wal_aside(
         &self,
@@ -110,17 +166,11 @@ impl Postgres {
     ) -> Result<RewindOutcome, Error> {
         let first = format!("{:08X}{}", timeline.0, segment_suffix(fork, segment_bytes));
         let wal = self.data_path("pg_wal");
-        let file = |verb, path: &std::path::Path| {
+        let file = |verb, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { verb, path, source }
         };
-        let mut names: Vec<String> = fs::read_dir(&wal)
-            .map_err(file("list", &wal))?
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name.len() == 24 && name[..8] == first[..8] && *name >= first)
-            .collect();
-        names.sort();
+        let mut names = self.segments_from(&first)?;
         // Segments that were recycled for later use hold nothing of this timeline.
         names.retain(|name| holds_its_own_wal(&wal.join(name), name, segment_bytes));
         let root = self.state_path("divergent-wal");
@@ -155,7 +205,7 @@ impl Postgres {
 }
 
 /// Whether the first page of a segment is really of that place: a recycled file holds an old one.
-fn holds_its_own_wal(path: &std::path::Path, name: &str, segment_bytes: u64) -> bool {
+fn holds_its_own_wal(path: &Path, name: &str, segment_bytes: u64) -> bool {
     use std::io::Read;
     let mut header = [0_u8; 16];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use cluster_core::model::postgres::{Follows, Primary, Receiver, Sender, Standby};
-use cluster_core::model::{Epoch, Lsn, PostgresStatus, TimelineId};
+use cluster_core::model::{Lsn, PostgresStatus, TimelineId};
 use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 
 use super::control_data::ControlData;
-use super::data_dir::{DataDirKind, RewindLabel};
+use super::data_dir::DataDirKind;
 use super::detach::is_held_by;
 use super::supervisor::ServerProcess;
 use super::{Error, Postgres, conninfo, lock, processes, sql};
@@ -93,7 +93,7 @@ impl Postgres {
                 .metadata()
                 .and_then(|meta| meta.modified());
             let is_copy = it.data_path("backup_label").is_file();
-            let signs = (it.has_standby_signal(), is_copy, it.rewind_label());
+            let signs = (it.has_standby_signal(), is_copy, it.rewound());
             (changed.ok(), it.kind_by_files(), signs)
         });
         let (changed, kind, (has_signal, is_copy, rewound)) = match looked.await {
@@ -118,12 +118,10 @@ impl Postgres {
             Some(DataDirKind::Adoptable { .. }) | None => {}
         }
         let found = |control: &ControlData| match rewound {
-            Some(label) if label == RewindLabel::Unread || control.backup_end_required => {
-                PostgresStatus::Unusable {
-                    why: "it was rewound, and stopped before it was consistent".to_owned(),
-                    clone_would_cure: true,
-                }
-            }
+            Some(rewound) if rewound.is_unfinished(control) => PostgresStatus::Unusable {
+                why: "it was rewound, and stopped before it was consistent".to_owned(),
+                clone_would_cure: true,
+            },
             Some(_) | None => PostgresStatus::Stopped(control.stopped(has_signal, is_copy)),
         };
         if let (Some(changed), Some((read, control))) = (&changed, &observer.control)
@@ -158,7 +156,7 @@ impl Postgres {
     }
 
     /// Looks at files on a thread that may hang with its disk, one at a time.
-    async fn on_disk<T: Send + 'static>(
+    pub(super) async fn on_disk<T: Send + 'static>(
         &self,
         look: impl FnOnce(&Postgres) -> T + Send + 'static,
     ) -> Result<T, Error> {
@@ -212,6 +210,9 @@ impl Postgres {
         if self.is_on_trial() {
             self.on_disk(|it| it.note_answer()).await??;
         }
+        if self.has_rewind_note() {
+            self.on_disk(Postgres::forget_rewind).await??;
+        }
         if recovering {
             self.standby(observer, pid, &row).await
         } else {
@@ -251,17 +252,6 @@ impl Postgres {
                 rewound_for: self.rewound_for().await,
             },
         }
-    }
-
-    /// When the directory was rewound and is not consistent yet: for which primary.
-    async fn rewound_for(&self) -> Option<Epoch> {
-        let label = self.on_disk(Postgres::rewind_label).await.ok()?;
-        let is_unfinished = match label? {
-            RewindLabel::Unread => true,
-            RewindLabel::Read => self.control_data().await.ok()?.backup_end_required,
-        };
-        let upstream = self.inputs().upstream;
-        is_unfinished.then(|| upstream.map_or(Epoch::NONE, |upstream| upstream.epoch))
     }
 
     async fn standby(
