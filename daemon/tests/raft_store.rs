@@ -33,6 +33,7 @@ use tempfile::TempDir;
 
 const SIGKILL_ROUNDS: u32 = 200;
 const POWER_CUTS: u32 = 50;
+const MAKING_ROUNDS: u32 = 60;
 const FOLDER: &str = "RAFT_TORTURE_FOLDER";
 
 fn failure() -> Failure {
@@ -541,6 +542,52 @@ fn killed_at_any_moment_it_has_everything_it_answered() {
         size < 64 * 1024 * 1024,
         "the store has grown to {size} bytes"
     );
+}
+
+/// Killed while it is made, and while it is made again over what that left.
+#[test]
+fn killed_while_it_is_made_it_can_be_opened() {
+    let mut unfinished = 0;
+    for round in 0..MAKING_ROUNDS {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let worker = Worker::start(folder.path(), Told::default());
+            // When it is killed is the random variable; every other time it is the moment at which
+            // sled's first file appears, of which sled refuses a half.
+            let first = ["log.new/conf", "log/conf"].map(|it| folder.path().join(it));
+            while !first.iter().any(|it| it.exists()) {
+                std::hint::spin_loop();
+            }
+            if round % 2 == 0 {
+                thread::sleep(Duration::from_micros(rand::random_range(0..20_000)));
+            }
+            drop(worker.kill());
+            let is_whole = folder.path().join("log/db").exists();
+            unfinished += u32::from(!is_whole);
+        }
+        match open(folder.path()) {
+            Err(StoreError::InUse { .. }) => drop(reopen(folder.path())),
+            other => drop(other.unwrap_or_else(|error| panic!("round {round}: {error}"))),
+        }
+    }
+    assert!(
+        unfinished > 2,
+        "only {unfinished} of {MAKING_ROUNDS} were killed before the store was there"
+    );
+}
+
+/// What a kill in the middle of making it can leave.
+#[test]
+fn what_an_unfinished_making_left_is_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("raft");
+    fs::create_dir_all(path.join("log.new/blobs")).unwrap();
+    fs::write(path.join("log.new/conf"), b"segment_size: 5242").unwrap();
+    fs::write(path.join("log.new/db"), b"half").unwrap();
+    fs::write(path.join("mark.new"), vec![7u8; 2000]).unwrap();
+    filled(&path, 3);
+    assert!(!path.join("log.new").exists() && !path.join("mark.new").exists());
+    assert!(is_whole_or_refused(&path, 3, "made again"));
 }
 
 // ---------------------------------------------------------------------------------------------

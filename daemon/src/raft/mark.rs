@@ -9,7 +9,7 @@
 //! second fsync.
 //! Peers remember the mark as well (`inbox.rs`): they see what both files together would hide.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -59,17 +59,20 @@ pub struct MarkFile {
 }
 
 impl MarkFile {
-    /// Makes the file with nothing in it, durably.
+    /// Makes the file with nothing in it, durably and as a whole: killed in between there is none.
     pub fn create(path: &Path) -> io::Result<MarkFile> {
+        let draft = path.with_extension("new");
         let file = OpenOptions::new()
-            .create_new(true)
+            .create(true)
+            .truncate(true)
             .read(true)
             .write(true)
-            .open(path)?;
+            .open(&draft)?;
         file.set_len(2 * SLOT)?;
         let made = MarkFile { file };
         made.write(StoreMark::default())?;
-        made.force()?;
+        made.file.sync_all()?;
+        fs::rename(&draft, path)?;
         durable::sync_parent(path)?;
         Ok(made)
     }

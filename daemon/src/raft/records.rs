@@ -5,7 +5,7 @@
 //! before every batch, and the log store watches the clock. And sled's `flush()` alone loses acknowledged data at a power cut (it neither commits
 //! the file's size nor flushes the drive); `fdatasync` on its file afterwards is what makes it true.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -79,27 +79,46 @@ impl SledRecords {
 }
 
 fn open_database(directory: &Path, is_new: bool) -> io::Result<SledRecords> {
-    durable::create_dir(directory)?;
-    need_room(directory, 0)?;
-    let database = sled::Config::new()
-        .path(directory)
-        .flush_every_ms(None)
-        .cache_capacity(CACHE)
-        .open()
-        .map_err(io::Error::from)?;
+    if is_new {
+        make_database(directory)?;
+    }
+    let database = sled_at(directory)?;
     let path: PathBuf = directory.join("db");
     let file = File::open(&path)?;
-    if is_new {
-        database.flush().map_err(io::Error::from)?;
-        file.sync_all()?;
-        durable::sync_parent(&path)?;
-        durable::sync_parent(directory)?;
-    }
     Ok(SledRecords {
         database,
         file,
         path,
     })
+}
+
+fn sled_at(directory: &Path) -> io::Result<sled::Db> {
+    need_room(directory, 0)?;
+    sled::Config::new()
+        .path(directory)
+        .flush_every_ms(None)
+        .cache_capacity(CACHE)
+        .open()
+        .map_err(io::Error::from)
+}
+
+/// Makes an empty database beside its place and moves it there when it is whole and on disk.
+///
+/// Sled writes its files piece by piece and refuses what a kill in between leaves: a member killed
+/// in its very first second would have to be replaced.
+fn make_database(directory: &Path) -> io::Result<()> {
+    let draft = directory.with_extension("new");
+    match fs::remove_dir_all(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    durable::create_dir(&draft)?;
+    let database = sled_at(&draft)?;
+    database.flush().map_err(io::Error::from)?;
+    drop(database);
+    durable::sync_tree(&draft)?;
+    fs::rename(&draft, directory)?;
+    durable::sync_parent(directory)
 }
 
 /// Refuses when the file system of `path` has no room for a batch of `bytes`.
