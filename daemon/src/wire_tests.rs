@@ -34,6 +34,7 @@ fn report(name: &str) -> MemberReport {
             replay_paused: false,
             replay_is_held: false,
             has_too_little: false,
+            is_out_of_wal: false,
             has_frozen_receiver: false,
             unattached_for_ms: None,
             receiver: Some(Receiver {

@@ -28,6 +28,7 @@ mod explanations;
 mod failover;
 mod fencing;
 mod harness_itself;
+mod lost_wal;
 mod majors;
 mod membership;
 mod monitoring;

@@ -262,6 +262,7 @@ impl Postgres {
                 senders: Vec::new(),
                 prepared_transactions: 0,
                 oldest_transaction_ms: 0,
+                oldest_wal: None,
                 started_unix_ms: 0,
             }),
         }
@@ -303,6 +304,7 @@ fn standby(data: &Data, recovery: &Recovery, names: &[MemberName]) -> PostgresSt
         replay_paused: false,
         replay_is_held: false,
         has_too_little: false,
+        is_out_of_wal: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver,

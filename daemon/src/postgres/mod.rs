@@ -39,6 +39,7 @@ mod old_facts;
 mod old_pace;
 mod old_server;
 mod old_standby;
+mod oldest_wal;
 mod options;
 mod parameters;
 mod pending;

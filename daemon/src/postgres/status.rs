@@ -39,7 +39,9 @@ pub(super) struct Observer {
     /// Where each timeline began.
     forks: Vec<(TimelineId, Lsn)>,
     /// Bytes of a WAL segment.
-    segment_bytes: Option<u64>,
+    pub(super) segment_bytes: Option<u64>,
+    /// Where the oldest WAL that is kept begins, and when that was looked up.
+    pub(super) oldest_wal: Option<(Lsn, Instant)>,
 }
 
 impl Postgres {
@@ -307,6 +309,7 @@ impl Postgres {
             replay_is_held: is_held && !at_end_of_wal,
             has_too_little: replay_paused
                 && self.is_paused_short(observer, (pid, replayed)).await?,
+            is_out_of_wal: seen_twice,
             unattached_for_ms: unattached
                 .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             has_frozen_receiver: receiver
@@ -409,6 +412,7 @@ impl Postgres {
             senders: senders.iter().map(sender).collect(),
             prepared_transactions: u32::try_from(row.get::<_, i64>("prepared")).unwrap_or(u32::MAX),
             oldest_transaction_ms: row.get::<_, Option<i64>>("oldest").map_or(0, unsigned),
+            oldest_wal: self.oldest_wal(observer).await?,
             started_unix_ms: unsigned(row.get("started")),
         }))
     }

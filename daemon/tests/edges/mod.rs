@@ -229,6 +229,7 @@ pub fn primary() -> PostgresStatus {
         }],
         prepared_transactions: 0,
         oldest_transaction_ms: 0,
+        oldest_wal: None,
         started_unix_ms: 1_795_304_110_123,
     })
 }
@@ -243,6 +244,7 @@ pub fn standby(is_streaming: bool, replayed: u64) -> PostgresStatus {
         replay_paused: false,
         replay_is_held: false,
         has_too_little: false,
+        is_out_of_wal: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver: Some(Receiver {

@@ -1,6 +1,8 @@
 //! Come back as a standby: follow, rewind or clone, chosen from the ledger, never from what
 //! pg_rewind says [D3].
 
+use std::time::Duration;
+
 use crate::model::ledger::Relation;
 use crate::model::postgres::{Standby, Stopped};
 use crate::model::settings::Mode;
@@ -10,6 +12,10 @@ use crate::model::{Lsn, PostgresStatus, Reign, RequestKind, Rule, TimelineId};
 use super::member::{Action, MemberVerdict, act, idle};
 use super::reason::Reason;
 use super::{room, seal};
+
+/// How long a standby tries to stream before a gap in the primary's WAL is believed: what it replays
+/// from its own files first takes time, and its report and the primary's are of different moments.
+pub const GAP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Follows the promoted holder of `reign`.
 pub fn follow(view: &MemberView, reign: &Reign) -> MemberVerdict {
@@ -147,7 +153,7 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
                 act(Action::StopDiverged, Reason::Diverged(fork))
             }
             Relation::OnLine | Relation::Diverged { .. } | Relation::Unknown => {
-                idle(Reason::Following(reign.holder.clone(), reign.epoch))
+                following(view, reign, standby)
             }
         };
     }
@@ -170,6 +176,39 @@ fn running(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict
         ),
         Relation::Diverged { fork } => act(Action::StopDiverged, Reason::Diverged(fork)),
         Relation::Unknown => clone(view, reign, "its timeline is not the cluster's"),
+    }
+}
+
+/// Attached, and on the primary's line. Left so for ever when the primary has dropped WAL that this
+/// standby never got: only a new copy helps.
+fn following(view: &MemberView, reign: &Reign, standby: &Standby) -> MemberVerdict {
+    let follows = || idle(Reason::Following(reign.holder.clone(), reign.epoch));
+    let is_streaming = standby.receiver.as_ref().is_some_and(|it| it.is_streaming);
+    let tries_for = standby.unattached_for_ms.map(Duration::from_millis);
+    let tried_enough = tries_for.is_some_and(|tries_for| tries_for >= GAP_PATIENCE);
+    if is_streaming || !standby.is_out_of_wal || !tried_enough {
+        return follows();
+    }
+    let end = standby.received.unwrap_or(Lsn::ZERO).max(standby.replayed);
+    let Some(oldest) = oldest_wal(view, reign).filter(|oldest| end < *oldest) else {
+        return follows();
+    };
+    // What is here may be the only other copy of a write that was acknowledged.
+    let mut rules = view.state.live_rules.iter();
+    if !reign.is_activated || rules.any(|rule| rule.set.contains_key(view.me)) {
+        return follows();
+    }
+    let why = format!("its WAL ends at {end}, and the primary keeps WAL from {oldest} on only");
+    clone(view, reign, &why)
+}
+
+/// Since where the holder of `reign` keeps WAL, as it told lately.
+fn oldest_wal(view: &MemberView, reign: &Reign) -> Option<Lsn> {
+    match &view.reports.get(&reign.holder)?.report.postgres {
+        PostgresStatus::Primary(primary) if primary.timeline == reign.timeline => {
+            primary.oldest_wal
+        }
+        _ => None,
     }
 }
 

@@ -195,6 +195,7 @@ mod tests {
             senders,
             prepared_transactions: 0,
             oldest_transaction_ms: 0,
+            oldest_wal: None,
             started_unix_ms: 77,
         }
     }

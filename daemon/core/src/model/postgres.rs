@@ -95,6 +95,9 @@ pub struct Standby {
     /// a new start cures it [X23].
     #[serde(default)]
     pub has_too_little: bool,
+    /// Recovery found the next record neither in its files nor upstream, twice at the same place.
+    #[serde(default)]
+    pub is_out_of_wal: bool,
     /// The walreceiver process, if one exists (from `pg_stat_wal_receiver`, or the process list).
     pub receiver: Option<Receiver>,
     /// Positive proof that recovery has consumed all WAL on disk and waits for more: `replayed >=
@@ -159,6 +162,9 @@ pub struct Primary {
     pub prepared_transactions: u32,
     /// Age of the oldest open transaction, milliseconds.
     pub oldest_transaction_ms: u64,
+    /// Where the oldest WAL begins that it still keeps; none: not known.
+    #[serde(default)]
+    pub oldest_wal: Option<Lsn>,
     /// When the postmaster started, Unix milliseconds.
     pub started_unix_ms: u64,
 }

@@ -62,6 +62,7 @@ pub fn primary(senders: Vec<Sender>) -> Primary {
         senders,
         prepared_transactions: 0,
         oldest_transaction_ms: 0,
+        oldest_wal: None,
         started_unix_ms: STARTED,
     }
 }
@@ -106,6 +107,7 @@ pub fn standby(flushed: u64) -> PostgresStatus {
         replay_paused: false,
         replay_is_held: false,
         has_too_little: false,
+        is_out_of_wal: false,
         has_frozen_receiver: false,
         unattached_for_ms: None,
         receiver: Some(Receiver {

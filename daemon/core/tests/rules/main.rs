@@ -5,6 +5,7 @@ mod cluster;
 mod commands;
 mod confirming;
 mod decisions;
+mod gap;
 mod held;
 mod rewound;
 mod rolling;

@@ -21,7 +21,7 @@ const ROOM: NoRoom = NoRoom {
 };
 
 /// Only c confirms: nobody needs what member b has.
-fn without_b() -> ClusterState {
+pub fn without_b() -> ClusterState {
     let mut state = serving();
     assert!(propose(&mut state, rule(2, 1, 1, &["c"])).is_ok());
     assert!(activate(&mut state, 2, 120, &["c"]).is_ok());
@@ -51,6 +51,21 @@ fn asked(
     in_place: bool,
     c_streams: bool,
 ) -> MemberVerdict {
+    let postgres = PostgresStatus::Unusable {
+        why: "its control file cannot be read".to_owned(),
+        clone_would_cure: true,
+    };
+    member_b(state, &postgres, room, in_place, &reports(c_streams))
+}
+
+/// What member b does, which has not sealed and holds no lease.
+pub fn member_b(
+    state: &ClusterState,
+    postgres: &PostgresStatus,
+    room: Option<&NoRoom>,
+    in_place: bool,
+    reports: &BTreeMap<MemberName, Seen>,
+) -> MemberVerdict {
     let me: MemberName = name("b");
     let durable = Durable {
         incarnation: Some(Incarnation(1)),
@@ -60,12 +75,8 @@ fn asked(
     };
     let set = ProcessSet {
         guard_answers: true,
-        is_empty: true,
+        is_empty: !matches!(postgres, PostgresStatus::Standby(_)),
         ..ProcessSet::default()
-    };
-    let postgres = PostgresStatus::Unusable {
-        why: "its control file cannot be read".to_owned(),
-        clone_would_cure: true,
     };
     decide_member(&MemberView {
         now: Moment::default(),
@@ -75,7 +86,7 @@ fn asked(
         truth_is_current: true,
         times: state.settings.times(),
         durable: &durable,
-        postgres: &postgres,
+        postgres,
         system_identifier: Some(1),
         set: &set,
         holder: &Holder::default(),
@@ -92,7 +103,7 @@ fn asked(
         releasing: None,
         no_room: room,
         clones_in_place: in_place,
-        reports: &reports(c_streams),
+        reports,
     })
 }
 
