@@ -109,3 +109,25 @@ fn primary_with_a_full_disk_is_replaced_and_comes_back_with_room() -> Result<()>
     drill.end(&cluster)?;
     cluster.finish()
 }
+
+/// Its daemon and its host are well, and every process of its PostgreSQL stands still: the limit on its
+/// last commit counts from then on.
+#[test]
+fn a_primary_whose_postgres_stands_still_is_replaced_after_the_probe_limit() -> Result<()> {
+    let cluster = Wanted::new("stands-still").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 2)?;
+    let old = drill.primary;
+    let blow = clock();
+    cluster.members[old].stop_postgres()?;
+    drill.wait_takeover(&cluster)?;
+    eprintln!("nobody could write for {:?}", drill.outage_since(blow));
+    let history = cluster.ctl(&["history", "-o", "json"])?;
+    ensure!(
+        history.contains("a local commit does not work"),
+        "{history}"
+    );
+    cluster.members[old].continue_postgres();
+    cluster.wait_healthy(PATIENCE)?;
+    drill.end_complete(&cluster)?;
+    cluster.finish()
+}

@@ -203,6 +203,7 @@ impl World {
             is_prepared: host.mind.is_prepared,
             drained: host.mind.drained.as_ref(),
             done_request: host.mind.done_request.as_ref(),
+            gave_up: None,
             releasing: host
                 .mind
                 .releasing

@@ -138,6 +138,8 @@ struct Memory {
     failure: Option<String>,
     /// The epoch whose Release is on its way to the leader.
     releasing: Option<Epoch>,
+    /// The epoch that was given back by a fence, and why.
+    gave_up: Option<(Epoch, String)>,
     /// A clone did not fit, and when that was.
     no_room: Option<(NoRoom, Instant)>,
     /// What was seen of the standbys, while PostgreSQL is a primary here.
@@ -255,6 +257,7 @@ impl MemberLoop {
             drained: memory.drained.as_ref(),
             done_request: memory.done_request.as_ref(),
             releasing: memory.releasing,
+            gave_up: memory.gave_up.as_ref(),
             cannot_read_wal: memory.cannot_read_wal,
             needs_rewind: memory.needs_rewind,
             rewind_impossible: memory.rewind_impossible,
@@ -310,6 +313,11 @@ impl MemberLoop {
             return CALM;
         };
         let is_fence = kills(&verdict.action);
+        if let (Action::Fence { why }, Reason::GiveBack(..) | Reason::CannotWrite(_)) =
+            (&verdict.action, &verdict.reason)
+        {
+            memory.gave_up = Some((state.epoch(), why.clone()));
+        }
         if let Some(under_way) = running {
             let is_fencing = kills(&under_way.action);
             if !is_fence || is_fencing {

@@ -229,9 +229,17 @@ impl Chores {
         let mut tick = interval(PROBE_EVERY);
         loop {
             tick.tick().await;
-            if !matches!(*self.seen.borrow(), PostgresStatus::Primary(_)) {
-                self.findings.lock().commit = Track::default();
-                continue;
+            let seen = self.seen.borrow().clone();
+            match seen {
+                PostgresStatus::Primary(_) => {}
+                // It stands still: its last commit grows older, which is what the limit is for [H6].
+                PostgresStatus::Unresponsive {
+                    was_primary: true, ..
+                } => continue,
+                _ => {
+                    self.findings.lock().commit = Track::default();
+                    continue;
+                }
             }
             // Its WAL would put the old primary ahead of the target of a hand-over.
             if self

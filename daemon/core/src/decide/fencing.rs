@@ -48,7 +48,7 @@ pub fn wants_renewal(view: &MemberView) -> Option<Epoch> {
 }
 
 /// Why the storage cannot be trusted with a primary, if so.
-pub fn cannot_write(view: &MemberView) -> Option<String> {
+pub fn cannot_write(view: &MemberView) -> Option<CannotWrite> {
     if !matches!(
         view.postgres,
         PostgresStatus::Primary(_) | PostgresStatus::Unresponsive { .. }
@@ -64,7 +64,28 @@ pub fn cannot_write(view: &MemberView) -> Option<String> {
     probes.into_iter().find_map(|(what, probe)| {
         let probe = probe?;
         let is_late = probe.last_ok_age_ms > limit;
-        (is_late && (probe.is_stuck || probe.has_failed))
-            .then(|| format!("{what} has not worked for {} ms", probe.last_ok_age_ms))
+        (is_late && (probe.is_stuck || probe.has_failed)).then_some(CannotWrite {
+            what,
+            for_ms: probe.last_ok_age_ms,
+        })
     })
+}
+
+/// A durable probe beyond its limit.
+#[derive(Clone, Copy, Debug)]
+pub struct CannotWrite {
+    what: &'static str,
+    for_ms: u64,
+}
+
+impl CannotWrite {
+    /// The same words every time, as the reason for which an epoch ended: metrics count them.
+    pub fn why(self) -> String {
+        format!("{} does not work", self.what)
+    }
+
+    /// With the time.
+    pub fn details(self) -> String {
+        format!("{} has not worked for {} ms", self.what, self.for_ms)
+    }
 }

@@ -291,7 +291,7 @@ fn must_stop(view: &MemberView) -> Option<MemberVerdict> {
     if !view.holder.may_serve(reign.epoch, view.now, &view.times) {
         return fence("the lease has run out", Reason::LeaseLost(reign.epoch));
     }
-    cannot_write(view).and_then(|why| fence(&why, Reason::CannotWrite(why.clone())))
+    cannot_write(view).and_then(|it| fence(&it.why(), Reason::CannotWrite(it.details())))
 }
 
 /// Another database lies here: nothing is done to it but on request.
@@ -396,17 +396,25 @@ fn hold(view: &MemberView, reign: &Reign) -> MemberVerdict {
         PostgresStatus::Stopping if !is_used => idle(Reason::Stopping),
         PostgresStatus::Unknown { why } => idle(Reason::CannotTell(why.clone())),
         PostgresStatus::Unresponsive { for_ms, .. } => {
-            if Duration::from_millis(*for_ms) < UNRESPONSIVE_LIMIT {
-                idle(Reason::Unresponsive(Duration::from_millis(*for_ms)))
-            } else {
-                give_back(view, epoch, "postgres-wedged")
+            let age = Duration::from_millis(*for_ms);
+            match cannot_write(view) {
+                // Told at once: nobody has to wait until it is missed.
+                Some(it) => give_back(view, epoch, &it.why()),
+                None if age < UNRESPONSIVE_LIMIT => idle(Reason::Unresponsive(age)),
+                None => give_back(view, epoch, "postgres-wedged"),
             }
         }
         PostgresStatus::Starting { .. } | PostgresStatus::Standby(_) => {
             give_back(view, epoch, "the promotion was interrupted")
         }
         PostgresStatus::Stopped(_) | PostgresStatus::Stopping => {
-            give_back(view, epoch, "postgres-crashed")
+            // Ended by ourselves, it has not crashed.
+            let gave_up = view.gave_up.filter(|(given, _)| *given == epoch);
+            give_back(
+                view,
+                epoch,
+                gave_up.map_or("postgres-crashed", |(_, why)| why),
+            )
         }
         PostgresStatus::Empty | PostgresStatus::Unusable { .. } => {
             give_back(view, epoch, "the data directory cannot be used")

@@ -219,6 +219,7 @@ mod tests {
             no_room: None,
             clones_in_place: false,
             reports: &BTreeMap::new(),
+            gave_up: None,
             releasing: None,
         })
     }

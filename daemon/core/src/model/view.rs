@@ -200,6 +200,8 @@ pub struct MemberView<'a> {
     pub done_request: Option<&'a super::ids::RequestId>,
     /// The epoch whose Release is on its way to the leader.
     pub releasing: Option<Epoch>,
+    /// The epoch that was given back here by killing its PostgreSQL, and why.
+    pub gave_up: Option<&'a (Epoch, String)>,
     /// The end of WAL of the stopped server could not be read from disk: recovery must say it.
     pub cannot_read_wal: bool,
     /// It was stopped because it had diverged, and not rewound since.

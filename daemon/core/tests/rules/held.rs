@@ -88,6 +88,7 @@ pub fn acts_having_promised(
         no_room: None,
         clones_in_place: false,
         reports: &BTreeMap::new(),
+        gave_up: None,
         releasing: None,
     });
     verdict.action

@@ -100,6 +100,7 @@ pub fn member_b(
         needs_rewind: false,
         rewind_impossible: false,
         high_water: None,
+        gave_up: None,
         releasing: None,
         no_room: room,
         clones_in_place: in_place,
