@@ -185,7 +185,7 @@ pub struct ImportPatroni {
     pub dynamic: Option<PathBuf>,
     /// A folder that is made for the config, the secrets and the list of what is not carried over
     #[arg(long, value_name = "FOLDER", default_value = "clusterd-config")]
-    pub output: PathBuf,
+    pub folder: PathBuf,
 }
 
 /// `explain`.

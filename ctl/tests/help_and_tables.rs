@@ -788,3 +788,26 @@ fn colours_are_only_added_never_needed() {
             .contains('\u{1b}')
     );
 }
+
+/// A command's own argument of the same name would be read as the global one, of another type: a crash
+/// at every use of the command.
+#[test]
+fn no_command_has_an_argument_named_like_a_global_one() {
+    fn walk(command: &clap::Command, taken: &[String], found: &mut Vec<String>) {
+        for below in command.get_subcommands() {
+            let own = below.get_arguments().map(|it| it.get_id().to_string());
+            found.extend(
+                own.filter(|id| taken.contains(id))
+                    .map(|id| format!("{} --{id}", below.get_name())),
+            );
+            walk(below, taken, found);
+        }
+    }
+    let all = Arguments::command();
+    let global = all.get_arguments().filter(|it| it.is_global_set());
+    let global: Vec<String> = global.map(|it| it.get_id().to_string()).collect();
+    assert!(global.contains(&"output".to_owned()), "{global:?}");
+    let mut found = Vec::new();
+    walk(&all, &global, &mut found);
+    assert_eq!(found, Vec::<String>::new());
+}

@@ -36,7 +36,7 @@ fn args(folder: &Path, dynamic: Option<&str>) -> ImportPatroni {
         file: sample("patroni.yml"),
         members: members.map(str::to_owned).to_vec(),
         dynamic: dynamic.map(sample),
-        output: folder.join("made"),
+        folder: folder.join("made"),
     }
 }
 
@@ -49,7 +49,7 @@ fn a_file_becomes_a_config_and_nothing_is_dropped_in_silence() {
         let folder = tempfile::tempdir().expect("a folder");
         let args = args(folder.path(), dynamic);
         let report = run(&args).expect("it will do");
-        let read = |name: &str| fs::read_to_string(args.output.join(name)).expect("written");
+        let read = |name: &str| fs::read_to_string(args.folder.join(name)).expect("written");
         let (config, left) = (read("clusterd.toml"), read("not-carried-over.txt"));
         golden(&format!("{name}.toml"), &config);
         golden(&format!("{name}.txt"), &left);
@@ -65,7 +65,7 @@ fn a_file_becomes_a_config_and_nothing_is_dropped_in_silence() {
         }
         assert_eq!(read("rewind-password"), "rewind 'secret'\n");
         let mode = |name: &str| {
-            let meta = fs::metadata(args.output.join(name)).expect("written");
+            let meta = fs::metadata(args.folder.join(name)).expect("written");
             meta.permissions().mode() & 0o777
         };
         assert_eq!(mode("replication-password"), 0o600);
@@ -99,5 +99,5 @@ fn what_will_not_do_is_told_at_once_and_nothing_is_written() {
     bad.file = folder.path().join("nowhere.yml");
     let stop = run(&bad).expect_err("nothing of it will do");
     assert_eq!(stop.text.lines().count(), 4, "{}", stop.text);
-    assert!(!bad.output.exists());
+    assert!(!bad.folder.exists());
 }

@@ -17,6 +17,7 @@ pub mod logs;
 pub mod member;
 pub mod network;
 pub mod orphans;
+pub mod patroni;
 pub mod points;
 pub mod programs;
 pub mod proxy;

@@ -7,7 +7,8 @@
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
 //! `snapshots` is a whole cluster as one file, and back on empty hosts;
-//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys; `page` is the page at
+//! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys, `patroni` a
+//! whole Patroni cluster that is moved over; `page` is the page at
 //! `/ui` in a real browser, `explanations` what the cluster tells of itself, `monitoring` the alerts and the
 //! dashboard, and the metrics they rest on; `durability_*` is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
 //! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
@@ -35,6 +36,7 @@ mod monitoring;
 mod page;
 mod parameters;
 mod partition;
+mod patroni;
 mod proxy;
 mod requests;
 mod snapshots;

@@ -31,6 +31,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "build-essential"),
     ("chromium", "chromium"),
     ("promtool", "prometheus"),
+    ("patroni", "patroni"),
+    ("etcd", "etcd-server"),
 ];
 
 /// Another major: its number, the wheel, the folder inside it.

@@ -75,7 +75,7 @@ impl OldServer {
         Ok(Some(OldServer {
             pid,
             port: line(3).parse().unwrap_or(5432),
-            socket_dir: (!line(4).is_empty()).then(|| PathBuf::from(line(4))),
+            socket_dir: socket_dir(data_dir, line(4)),
             command_line: started_with(data_dir),
             unit: unit_of(pid),
             data_dir: data_dir.to_owned(),
@@ -208,6 +208,16 @@ fn any_process_in(directory: &Path) -> Option<i32> {
         })
 }
 
+/// The directory of its first socket, as line five of `postmaster.pid` has it: a relative one (Patroni's own
+/// samples have `..`) counts from the data directory, where a postmaster works; `@` is no directory.
+fn socket_dir(data_dir: &Path, written: &str) -> Option<PathBuf> {
+    match written {
+        "" => None,
+        name if name.starts_with('@') => Some(PathBuf::from(name)),
+        path => Some(data_dir.join(path)),
+    }
+}
+
 /// `postmaster.opts`: the program and its arguments, each but the first in double quotes.
 fn started_with(data_dir: &Path) -> Vec<String> {
     let text = durable_file::read(&data_dir.join("postmaster.opts"))
@@ -281,5 +291,14 @@ mod tests {
             ["/usr/bin/postgres", "-D", "/a b", "-c", "port=5433"]
         );
         assert!(!found.is_alive());
+    }
+
+    #[test]
+    fn a_relative_socket_directory_counts_from_the_data_directory() {
+        let data = Path::new("/data/pg");
+        assert_eq!(socket_dir(data, ".."), Some("/data/pg/..".into()));
+        assert_eq!(socket_dir(data, "/run/x"), Some("/run/x".into()));
+        assert_eq!(socket_dir(data, "@x"), Some("@x".into()));
+        assert_eq!(socket_dir(data, ""), None);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::config::{Config, PostgresConfig};
 use cluster_core::model::parameters;
+use cluster_core::model::settings::Mode;
 
 use crate::postgres::{Imported, OldFacts, OldParameter};
 
@@ -89,6 +90,8 @@ fn parameters(situation: &Situation<'_>, found: &mut Findings) {
         let own = situation.postgres.parameters.get(name);
         let name = name.to_ascii_lowercase();
         match own {
+            // Patroni writes every target, to say that there is none.
+            _ if name.starts_with("recovery_target") && value.is_empty() => {}
             _ if parameters::managed(&name).is_some() => {
                 found.replaced.push((name, value.clone()));
             }
@@ -225,15 +228,28 @@ fn warn(situation: &Situation<'_>, warnings: &mut Vec<String>) {
         warnings.push("on this major the restart resets the activity statistics".to_owned());
     }
     if value("archive_mode").is_some_and(|mode| mode != "off") {
-        warnings.push(
-            "it archives WAL, and archive_command is clusterd's: nothing is archived after the \
-             take-over"
-                .to_owned(),
-        );
+        let then = match &config.backup {
+            Some(_) => {
+                "it goes to the repository of [backup] after the take-over, and to no other place"
+            }
+            None => "nothing is archived after the take-over (without a table [backup])",
+        };
+        warnings.push(format!(
+            "it archives WAL, and archive_command is clusterd's: {then}"
+        ));
     }
     if let Some(names) = value("synchronous_standby_names") {
+        let settings = &config.settings;
+        let then = match settings.mode {
+            Mode::Async => "commits wait for nobody (settings.mode = \"async\")".to_owned(),
+            Mode::Sync | Mode::Strict => format!(
+                "settings.mode = \"{}\" says who confirms commits, as soon as standbys follow (k = {})",
+                settings.mode.word(),
+                settings.k
+            ),
+        };
         warnings.push(format!(
-            "synchronous_standby_names = '{names}' ends: the mode is asynchronous"
+            "synchronous_standby_names = '{names}' ends: {then}"
         ));
     }
     for standby in &facts.standbys {

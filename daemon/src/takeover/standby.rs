@@ -146,7 +146,8 @@ pub async fn hand_over(
 
 /// Waits until its WAL is shown to be the primary's, in the process that streamed at the first look.
 async fn wait_until_proven(first_look: &Looked, place: &Place<'_>) -> anyhow::Result<Looked> {
-    let before = first_look.standby()?.replayed;
+    let first = first_look.standby()?;
+    let before = first.replayed;
     let began = Instant::now();
     loop {
         let now = look(place.config).await?;
@@ -157,7 +158,7 @@ async fn wait_until_proven(first_look: &Looked, place: &Place<'_>) -> anyhow::Re
             now.old.is_same_process(&first_look.old),
             "the old standby was restarted meanwhile; it was not touched: repeat it"
         );
-        let standby = now.standby()?;
+        let standby = &since(first, now.standby()?);
         let own_fork = place.postgres.fork_of(standby.timeline)?;
         let state = place.store.state().state.clone();
         let local = Local {
@@ -174,6 +175,16 @@ async fn wait_until_proven(first_look: &Looked, place: &Place<'_>) -> anyhow::Re
             ),
             Proof::Given | Proof::NotYet => sleep(PROOF_STEP).await,
         }
+    }
+}
+
+/// The same process, looked at again: its timeline is never an older one than it was. While nobody sends it
+/// WAL it knows its timeline only from its control file, which says the one of its last restartpoint, minutes
+/// ago; after a failover of the old cluster that may be the one before.
+fn since(first: &OldStandby, now: &OldStandby) -> OldStandby {
+    OldStandby {
+        timeline: now.timeline.max(first.timeline),
+        ..now.clone()
     }
 }
 
@@ -374,6 +385,21 @@ mod tests {
         assert_eq!(proof(2, 100, None), Proof::NotYet, "not there yet");
         assert!(matches!(proof(3, 501, Some(200)), Proof::Against(_)));
         assert!(matches!(proof(5, 400, Some(300)), Proof::Against(_)));
+    }
+
+    #[test]
+    fn a_standby_without_a_sender_keeps_the_timeline_it_had() {
+        let seen = |timeline: u32, replayed: u64| OldStandby {
+            timeline: TimelineId(timeline),
+            replayed: Lsn(replayed),
+            is_streaming: false,
+            upstream: None,
+            has_signal: true,
+        };
+        let now = since(&seen(3, 400), &seen(2, 500));
+        assert_eq!((now.timeline, now.replayed), (TimelineId(3), Lsn(500)));
+        let now = since(&seen(3, 400), &seen(4, 700));
+        assert_eq!(now.timeline, TimelineId(4), "it has followed");
     }
 
     #[test]

@@ -30,17 +30,17 @@ pub fn run(args: &ImportPatroni) -> Result<Report, Stop> {
     let file = read(&args.file, &mut problems);
     let dynamic = args.dynamic.as_deref().map(|it| read(it, &mut problems));
     let members = listed(&args.members, &mut problems);
-    if args.output.exists() {
+    if args.folder.exists() {
         problems.push(format!(
-            "--output: {} is there already (a new folder)",
-            args.output.display()
+            "--folder: {} is there already (a new folder)",
+            args.folder.display()
         ));
     }
     stop_at(&problems)?;
     let translated = translate(file, dynamic, &members);
     stop_at(&translated.problems)?;
-    write(&args.output, &translated)?;
-    Ok(report(&args.output, &translated))
+    write(&args.folder, &translated)?;
+    Ok(report(&args.folder, &translated))
 }
 
 fn stop_at(problems: &[String]) -> Result<(), Stop> {

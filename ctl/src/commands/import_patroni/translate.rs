@@ -223,8 +223,9 @@ impl Translated {
                 self.secrets.insert(file.to_owned(), password);
             } else if role != "superuser" {
                 self.problem(format!(
-                    "postgresql.authentication.{role}.password: missing; members need one over TCP \
-                     (postgres.{}_file)",
+                    "postgresql.authentication.{role}.password: missing; members need one over TCP. Write \
+                     one into a copy of this file, the same for every host, and import that: clusterd gives it to \
+                     the role, which it makes if it is not there (postgres.{}_file)",
                     file.replace('-', "_")
                 ));
             }
@@ -256,10 +257,18 @@ impl Translated {
         }
         shared.drop("pg_hba");
         bootstrap.drop("pg_hba");
-        let (ours, theirs): (Vec<String>, Vec<String>) = lines.into_iter().partition(|line| {
-            let word = line.split_whitespace().nth(1);
-            !word.is_some_and(|databases| databases.split(',').any(|it| it == "replication"))
-        });
+        let replication = self.get("postgres", "replication_user");
+        let replication = replication.and_then(Value::as_str).unwrap_or("replicator");
+        let is_members = |line: &String| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let has = |place: usize, wanted: &[&str]| {
+                let list = words.get(place).copied().unwrap_or_default();
+                list.split(',')
+                    .all(|it| wanted.contains(&it.trim_matches('"')))
+            };
+            has(1, &["replication"]) && has(2, &["all", replication])
+        };
+        let (theirs, ours): (Vec<String>, Vec<String>) = lines.into_iter().partition(is_members);
         for line in theirs {
             let text = format!("`{line}`: clusterd lets its members in by itself");
             self.leave("postgresql.pg_hba", text);
@@ -268,10 +277,45 @@ impl Translated {
         self.put("postgres", "hba", ours);
     }
 
+    /// Where local clients look for the server: it stays there.
+    fn socket(&mut self, own: &mut Source, all: &mut Source) {
+        const NAME: &str = "unix_socket_directories";
+        let place = own.place_of(NAME);
+        let (own, all) = (own.text(NAME), all.text(NAME));
+        let Some(list) = own.or(all) else {
+            self.leave(
+                &place,
+                "is not set, so the socket is where PostgreSQL was built to have it (Debian: \
+                 /var/run/postgresql). Clusterd's is below its state_dir: set postgres.socket_dir if local \
+                 clients come over it",
+            );
+            return;
+        };
+        let mut each = list.split(',').map(str::trim).filter(|it| !it.is_empty());
+        match each.next() {
+            Some(first) if first.starts_with('/') => self.put("postgres", "socket_dir", first),
+            Some(first) => self.leave(
+                &place,
+                format!(
+                    "`{first}` is no absolute path: the socket will be below state_dir; set postgres.socket_dir \
+                     if local clients come over it"
+                ),
+            ),
+            None => self.leave(&place, "is empty: there will be a socket, below state_dir"),
+        }
+        for other in each {
+            self.leave(
+                &place,
+                format!("`{other}`: one directory only, postgres.socket_dir"),
+            );
+        }
+    }
+
     fn parameters(&mut self, postgresql: &mut Source, shared: &mut Source) {
-        let own = postgresql.map("parameters").texts();
+        let (mut own, mut all) = (postgresql.map("parameters"), shared.map("parameters"));
+        self.socket(&mut own, &mut all);
+        let (own, all) = (own.texts(), all.texts());
         self.parameters_into("postgres.parameters", own, false);
-        let all = shared.map("parameters").texts();
         self.parameters_into("settings.parameters", all, true);
         for (theirs, ours) in [
             ("parameters_primary", "primary"),
@@ -537,7 +581,8 @@ impl Translated {
         for (key, what) in [
             (
                 "slots",
-                "permanent slots are not there yet: make them again after the move",
+                "permanent slots are not there yet: those of today stay on the primary, and a failover leaves \
+                 them behind",
             ),
             (
                 "ignore_slots",
