@@ -3,7 +3,7 @@
 //!
 //! The import table is the one of ARCHITECTURE.md; the two change together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -487,6 +487,56 @@ fn every_test_that_parity_names_exists() {
         wrong.is_empty(),
         "docs/parity.md names what is gone: {wrong:#?}"
     );
+}
+
+/// Cells of a table's line, without the frame.
+fn cells(line: &str) -> Vec<String> {
+    let line = line.replace("\\|", " ");
+    let inner = line.trim().trim_matches('|');
+    inner.split('|').map(|it| it.trim().to_owned()).collect()
+}
+
+/// The summary of docs/parity.md is what its rows come to.
+#[test]
+fn parity_is_counted_right() {
+    const WORDS: [&str; 4] = ["yes", "differently", "partly", "not yet"];
+    let page = read(Path::new("docs/parity.md"));
+    // Rows, one count for each word, rows with a test.
+    let mut counted: BTreeMap<String, [usize; 6]> = BTreeMap::new();
+    let mut section = None;
+    for line in page.lines() {
+        if let Some(heading) = line.strip_prefix("### ") {
+            section = Some(heading.trim().to_owned());
+        }
+        let row = cells(line);
+        let word = WORDS
+            .iter()
+            .position(|word| row.get(1).is_some_and(|it| it == word));
+        let (Some(section), Some(word), true) = (&section, word, line.starts_with('|')) else {
+            continue;
+        };
+        let has_test = row.last().is_some_and(|test| test != "no test");
+        for name in [section.as_str(), "**all**"] {
+            let counts = counted.entry(name.to_owned()).or_default();
+            counts[0] += 1;
+            counts[1 + word] += 1;
+            counts[5] += usize::from(has_test);
+        }
+    }
+    let summary: BTreeMap<String, [usize; 6]> = page
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .filter_map(|line| {
+            let row = cells(line);
+            let numbers: Vec<usize> = row[1..]
+                .iter()
+                .filter_map(|it| it.trim_matches('*').parse().ok())
+                .collect();
+            Some((row[0].clone(), numbers.try_into().ok()?))
+        })
+        .collect();
+    assert!(counted.len() > 10, "{counted:?}");
+    assert_eq!(summary, counted, "the summary (left) and the rows");
 }
 
 #[test]
