@@ -21,8 +21,6 @@ use clusterd_guard::protocol::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// Its number on Linux.
-const SIGQUIT: u32 = 3;
 
 fn guard_program() -> PathBuf {
     let own = std::env::current_exe().expect("this test");
@@ -220,14 +218,6 @@ async fn a_tool_is_waited_for_and_a_lost_guard_is_noticed() {
     end(new.pid).await;
 }
 
-/// Whether SIGQUIT would pass this process by, as the kernel shows it.
-fn ignores_quit(pid: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << (SIGQUIT - 1)) != 0)
-}
-
 /// Not a test: the daemon of the next one, which gives up root.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "run by another test as a process of its own"]
@@ -244,11 +234,16 @@ async fn unprivileged_daemon() {
     let hello = spawn_guard(&options).await.expect("a guard");
     let guard = Guard::connect(options.socket.clone(), LIMIT);
     // It ignores the signal its dead guard's kernel sends, as a stuck server does.
-    let order = fake_postgres(&options, "trap '' QUIT; sleep 100 & sleep 100; sleep 100");
+    let ready = Path::new(&directory).join("ready");
+    let script = format!(
+        "trap '' QUIT; : > '{}'; sleep 100 & sleep 100; sleep 100",
+        ready.display()
+    );
+    let order = fake_postgres(&options, &script);
     let (_, postmaster) = guard.start_postmaster(order).await.expect("started");
     // Before that its shell has not read its first word, and dies like any other.
     let begin = tokio::time::Instant::now();
-    while !ignores_quit(postmaster.pid) {
+    while !ready.exists() {
         assert!(begin.elapsed() < LIMIT, "it never ignores the signal");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -285,6 +280,7 @@ async fn a_daemon_without_root_starts_a_guard_with_root_and_kills_when_it_is_gon
         .args(["--ignored", "--exact", "unprivileged_daemon", "--nocapture"])
         .env("GUARD_CLIENT_TEST", directory.path())
         .current_dir("/")
+        .kill_on_drop(true)
         .spawn()
         .expect("it starts");
     let file = directory.path().join("pids");
