@@ -34,7 +34,7 @@ fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() 
         // First recovery, with the signal and without upstream; pg_rewind itself could not do it.
         let refused = a
             .postgres
-            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .rewind(&upstream, &[TimelineId(2)], promotion.fork)
             .await;
         assert!(
             matches!(refused, Err(Error::NeedsClone { .. })),
@@ -46,7 +46,7 @@ fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() 
         a.stop().await?;
         let outcome = a
             .postgres
-            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .rewind(&upstream, &[TimelineId(2)], promotion.fork)
             .await?;
         let saved = outcome.divergent_wal.expect("it is small enough to keep");
         assert!(saved.read_dir()?.count() >= 1, "divergent WAL is set aside");
@@ -90,7 +90,7 @@ fn a_rewound_server_that_is_not_consistent_is_told_from_one_that_starts_or_is_st
         a.stop().await?;
         let upstream = b.upstream(&a, 2);
         a.postgres
-            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .rewind(&upstream, &[TimelineId(2)], promotion.fork)
             .await?;
         let is_unusable = |seen: &PostgresStatus| matches!(seen, PostgresStatus::Unusable { clone_would_cure: true, why } if why.contains("rewound"));
         let seen = a.postgres.observe().await;
@@ -161,7 +161,7 @@ fn a_source_that_cannot_be_reached_changes_nothing() {
         b.stop().await?;
         let error = a
             .postgres
-            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .rewind(&upstream, &[TimelineId(2)], promotion.fork)
             .await;
         assert!(
             matches!(error, Err(Error::SourceUnreachable { .. })),
@@ -230,7 +230,7 @@ fn x18_a_rewind_killed_in_the_middle_is_never_started() {
             let upstream = b.upstream(&a, 2);
             let ended = a
                 .postgres
-                .rewind(&upstream, TimelineId(2), promotion.fork)
+                .rewind(&upstream, &[TimelineId(2)], promotion.fork)
                 .await;
             killer.await?.with_context(|| format!("when it {moment}"))?;
             assert!(
@@ -261,7 +261,7 @@ fn x19_a_rewound_directory_has_its_signal_and_starts_read_only() {
         a.stop().await?;
         let upstream = b.upstream(&a, 2);
         a.postgres
-            .rewind(&upstream, TimelineId(2), promotion.fork)
+            .rewind(&upstream, &[TimelineId(2)], promotion.fork)
             .await?;
         assert!(a.data_dir().join("standby.signal").is_file());
         let slot = upstream.slot.clone().expect("tests use slots");
@@ -304,7 +304,7 @@ fn x15_no_rewind_required_is_not_taken_as_proof() {
         a.promote(2, 3).await?;
         a.postgres.apply_config(&a.inputs()).await?;
         a.postgres.checkpoint(LIMIT).await?;
-        let error = b.postgres.rewind(&upstream, TimelineId(2), fork).await;
+        let error = b.postgres.rewind(&upstream, &[TimelineId(2)], fork).await;
         assert!(
             matches!(&error, Err(Error::NeedsClone { why }) if why.contains("ledger")),
             "{error:?}"

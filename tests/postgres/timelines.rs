@@ -139,7 +139,7 @@ fn x15_x16_two_standbys_of_one_primary_promoted_one_after_the_other_are_told_apa
         a.start().await?;
         a.wait_end_of_wal().await?;
         a.stop().await?;
-        a.postgres.rewind(&upstream, TimelineId(3), fork).await?;
+        a.postgres.rewind(&upstream, &[TimelineId(3)], fork).await?;
         let wanted = clusterd::postgres::WantedSlot {
             name: upstream.slot.clone().expect("tests use slots"),
             reached: None,

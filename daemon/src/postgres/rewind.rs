@@ -30,11 +30,12 @@ impl Postgres {
     ///
     /// The caller has started it with the signal, without upstream and with a closed gate until
     /// recovery had consumed its WAL, and stopped it fast (DESIGN section 8), and has made a
-    /// CHECKPOINT on the source. `fork` is where `timeline`, our last one, was left by the source's line.
+    /// CHECKPOINT on the source. `fork` is where the source's line left ours; `left` are the timelines of
+    /// ours, the last one first, whose WAL behind it is none of that line.
     pub async fn rewind(
         &self,
         source: &Upstream,
-        timeline: TimelineId,
+        left: &[TimelineId],
         fork: Lsn,
     ) -> Result<RewindOutcome, Error> {
         let _turn = self.inner.change.lock().await;
@@ -56,7 +57,7 @@ impl Postgres {
             return Err(needs_clone("it has neither checksums nor wal_log_hints"));
         }
         self.write_config(&self.inputs())?; // the passfile must be there
-        let outcome = self.set_divergent_wal_aside(timeline, fork, control.wal_segment_bytes)?;
+        let outcome = self.set_divergent_wal_aside(left, fork, control.wal_segment_bytes)?;
         self.set_marker(Marker::Rewind, &source.member.to_string())?;
         let args = vec![
             format!("--target-pgdata={}", self.options().data_dir.display()),
@@ -79,7 +80,9 @@ impl Postgres {
             }
             Ok(_) => {
                 self.remove_placeholders()?;
-                self.end_wal_at(timeline, fork, control.wal_segment_bytes)?;
+                for timeline in left {
+                    self.end_wal_at(*timeline, fork, control.wal_segment_bytes)?;
+                }
                 self.put_standby_signal()?;
                 self.control_data().await?;
                 self.note_rewind(&source.member.to_string())?;
@@ -104,7 +107,7 @@ impl Postgres {
         Err(Error::NeedsClone { why: said.clone() })
     }
 
-    /// Ends what is left of our own last timeline at the fork.
+    /// Ends what is left of a timeline of ours at the fork.
     ///
     /// pg_rewind keeps the segment that holds the fork, with what diverged behind it. Recovery prefers
     /// the new timeline's copy of that segment; where there is none, it would replay what diverged over
@@ -160,17 +163,21 @@ impl Postgres {
     /// Copies the segments that hold WAL beyond the fork, as long as the cap allows (hazards D9).
     fn set_divergent_wal_aside(
         &self,
-        timeline: TimelineId,
+        left: &[TimelineId],
         fork: Lsn,
         segment_bytes: u64,
     ) -> Result<RewindOutcome, Error> {
-        let first = format!("{:08X}{}", timeline.0, segment_suffix(fork, segment_bytes));
         let wal = self.data_path("pg_wal");
         let file = |verb, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { verb, path, source }
         };
-        let mut names = self.segments_from(&first)?;
+        let fork_segment = segment_suffix(fork, segment_bytes);
+        let mut names = Vec::new();
+        for timeline in left {
+            let first = format!("{:08X}{fork_segment}", timeline.0);
+            names.append(&mut self.segments_from(&first)?);
+        }
         // Segments that were recycled for later use hold nothing of this timeline.
         names.retain(|name| holds_its_own_wal(&wal.join(name), name, segment_bytes));
         let root = self.state_path("divergent-wal");
@@ -184,7 +191,10 @@ impl Postgres {
                 saved_bytes: 0,
             });
         }
-        let place = root.join(format!("timeline-{timeline}-from-{}", first));
+        let place = root.join(match left.first() {
+            Some(newest) => format!("timeline-{newest}-from-{:08X}{fork_segment}", newest.0),
+            None => format!("from-{fork_segment}"),
+        });
         durable_file::make_directory(&place, self.owner())?;
         for name in &names {
             let target = place.join(name);

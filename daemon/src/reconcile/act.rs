@@ -448,7 +448,8 @@ impl Actor {
             cluster_core::model::ledger::Relation::Diverged { fork } => fork,
             _ => return Err(Error::Unknown("it has not diverged".to_owned())),
         };
-        match self.postgres.rewind(&upstream, timeline, fork).await {
+        let left = context.state.ledger.left_behind(timeline, target, fork);
+        match self.postgres.rewind(&upstream, &left, fork).await {
             Ok(outcome) => {
                 tracing::info!(?outcome, "rewound");
                 self.new_incarnation().await?;

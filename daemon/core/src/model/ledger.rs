@@ -166,6 +166,23 @@ impl Ledger {
         }
         line
     }
+
+    /// The timelines that lead to `timeline`, newest first, whose WAL behind `fork` is none of the line
+    /// of `target`.
+    pub fn left_behind(
+        &self,
+        timeline: TimelineId,
+        target: TimelineId,
+        fork: Lsn,
+    ) -> Vec<TimelineId> {
+        let followed = self.line(target);
+        let goes_on = |it: TimelineId| {
+            let found = followed.iter().find(|(timeline, _)| *timeline == it);
+            found.is_some_and(|(_, end)| end.is_none_or(|end| end > fork))
+        };
+        let own = self.line(timeline).into_iter().map(|(it, _)| it);
+        own.filter(|it| !goes_on(*it)).collect()
+    }
 }
 
 #[cfg(test)]
@@ -182,6 +199,28 @@ mod tests {
             start: Lsn(start),
             fork: Some(Lsn(start)),
         }
+    }
+
+    #[test]
+    fn what_a_rewind_leaves_behind() {
+        // 1 to 2 at 200; from 2, 3 at 300 and 4 at 400; from 4, 5 at 500.
+        let ledger = Ledger {
+            base: TimelineId(1),
+            entries: vec![
+                entry(1, 2, 1, 200),
+                entry(2, 3, 2, 300),
+                entry(3, 4, 2, 400),
+                entry(4, 5, 4, 500),
+            ],
+        };
+        let left = |timeline, target, fork| {
+            let left = ledger.left_behind(TimelineId(timeline), TimelineId(target), Lsn(fork));
+            left.into_iter().map(|it| it.0).collect::<Vec<_>>()
+        };
+        assert_eq!(left(2, 3, 300), [2, 1], "it went on behind the fork");
+        assert_eq!(left(4, 3, 300), [4, 2, 1], "a branch of what was left");
+        assert_eq!(left(3, 5, 300), [3, 1], "the new line goes on with 2");
+        assert_eq!(left(5, 4, 500), [5, 2, 1], "the new line goes on with 4");
     }
 
     #[test]
