@@ -169,7 +169,7 @@ fn what_waits_for_a_restart_is_rolled_through_while_clients_write() -> Result<()
 #[test]
 fn a_parameter_that_keeps_postgresql_from_starting_is_taken_back() -> Result<()> {
     let cluster = Wanted::new("too-much").start()?;
-    let primary = cluster.wait_primary(PATIENCE)?;
+    let primary = cluster.wait_healthy(PATIENCE)?;
     let started = "SELECT pg_postmaster_start_time()::text";
     let before = cluster.sql(primary, started)?;
     cluster.ctl(&[
