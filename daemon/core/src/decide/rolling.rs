@@ -37,6 +37,12 @@ pub fn restart_pending(view: &ClusterView) -> Verdict {
 }
 
 fn roll(view: &ClusterView, request: &Request) -> Verdict {
+    // Before the parameters are taken back: afterwards nobody could tell that the roll met them.
+    for (name, _) in view.state.databases() {
+        if let Some(refusal) = view.fresh(name).and_then(|it| it.health.refusal.as_ref()) {
+            return fail(request, format!("{name} could not start with {refusal}"));
+        }
+    }
     let asked = asked(view.state, request);
     if asked.iter().any(|it| it.is_open()) {
         return Verdict::Pass;
@@ -191,11 +197,6 @@ fn pending<'a>(
         }
         other => return Err(yet(&format!("is {}", other.word()))),
     };
-    if let Some(refusal) = &report.health.refusal {
-        return Err(Unfit::Never(format!(
-            "{name} could not start with {refusal}"
-        )));
-    }
     let known = report.health.pending_restart.as_ref();
     match known.filter(|known| known.of_unix_ms == runs) {
         Some(known) => Ok(known.what.iter().collect()),
