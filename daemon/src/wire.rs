@@ -11,13 +11,14 @@ use cluster_core::change::command::COMMAND_VERSION;
 use cluster_core::decide::{Blocked, Confirming};
 use cluster_core::model::member::{ArchiveReport, Busy, Health, PendingRestart, Probe};
 use cluster_core::model::request::Step;
+use cluster_core::model::schedule::{Role, Work, version_text};
 use cluster_core::model::settings::{MemberSettings, Mode};
 use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
     Addresses, Epoch, Incarnation, MemberName, MemberReport, Phase, Reign, Request, RequestKind,
-    RequestOutcome, Rule, RuleId, Settings, Tags,
+    RequestOutcome, Rule, RuleId, Schedule, Settings, Tags,
 };
 use cluster_proto::v1;
 
@@ -353,6 +354,40 @@ pub fn request(request: &Request) -> v1::Request {
         step: at.into(),
         to: name_or_empty(request.target()),
         text,
+    }
+}
+
+/// What is to be done at a time, encoded.
+pub fn work(work: &Work) -> v1::schedule::Work {
+    match work {
+        Work::Switchover { from, to } => v1::schedule::Work::Switchover(v1::ScheduledSwitchover {
+            from: name_or_empty(from.as_ref()),
+            to: name_or_empty(to.as_ref()),
+        }),
+        Work::Restart { member, conditions } => {
+            let role = conditions.role.map(Role::word).unwrap_or_default();
+            let older_than = conditions.older_than.map(version_text);
+            v1::schedule::Work::Restart(v1::ScheduledRestart {
+                member: member.to_string(),
+                role: role.to_owned(),
+                older_than: older_than.unwrap_or_default(),
+                pending: conditions.pending,
+                limit_ms: conditions.limit_ms.unwrap_or_default(),
+            })
+        }
+    }
+}
+
+/// A schedule, encoded.
+pub fn schedule(schedule: &Schedule) -> v1::Schedule {
+    v1::Schedule {
+        id: schedule.id.to_string(),
+        work: Some(work(&schedule.work)),
+        due_unix_ms: schedule.due.unix_ms,
+        due: schedule.due.text.clone(),
+        by: schedule.by.clone(),
+        at_unix_ms: schedule.at_unix_ms,
+        text: schedule.work.to_string(),
     }
 }
 

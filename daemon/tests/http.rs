@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cluster_core::change::Command;
 use cluster_core::model::member::{ArchiveReport, Pending, PendingRestart};
+use cluster_core::model::schedule::Work;
 use cluster_core::model::snapshot::{MemberPart, SnapshotFile};
 use cluster_core::model::{
     Addresses, Lsn, MemberKind, NodeId, PostgresStatus, RequestKind, TimelineId,
@@ -729,12 +730,21 @@ async fn nothing_is_changed_without_the_token() {
         );
     }
     assert!(lock(&world.proposed).is_empty());
-    for method in ["PUT", "PATCH", "DELETE"] {
+    for (method, path) in [
+        ("PUT", "/switchover"),
+        ("PATCH", "/switchover"),
+        ("DELETE", "/failover"),
+        ("DELETE", "/config"),
+    ] {
         assert_eq!(
-            ask(running.http, method, "1.1", "/switchover").await.code,
+            ask(running.http, method, "1.1", path).await.code,
             501,
-            "{method}"
+            "{method} {path}"
         );
+    }
+    for path in ["/switchover", "/restart"] {
+        let answer = ask(running.http, "DELETE", "1.1", path).await;
+        assert_eq!(answer.code, 401, "{path}");
     }
     assert_eq!(
         post(running.http, "/nonsense", Some(TOKEN), "").await.code,
@@ -842,6 +852,18 @@ async fn restart_reload_and_reinitialize_concern_the_member_that_is_asked() {
         ),
         (
             "/restart",
+            r#"{"postgres_version":"15.20"}"#,
+            503,
+            "restart conditions are not satisfied",
+        ),
+        (
+            "/restart",
+            r#"{"colour":"red"}"#,
+            400,
+            "Unknown filter for the scheduled restart: colour",
+        ),
+        (
+            "/restart",
             r#"{"timeout":0}"#,
             400,
             "Timeout should be a positive number of seconds",
@@ -877,6 +899,253 @@ async fn restart_reload_and_reinitialize_concern_the_member_that_is_asked() {
     let answer = post(running.http, "/reinitialize", Some(TOKEN), "").await;
     assert_eq!(answer.code, 503);
     assert_eq!(answer.body, "I am the leader, can not reinitialize");
+}
+
+const FUTURE: &str = "2999-12-31T23:00:00+01:00";
+
+/// Each of the cases by itself, on a board where a is primary and asked.
+async fn answers(path: &str, cases: &[(&str, u16, &str)]) {
+    for (body, code, text) in cases {
+        let world = World::new(board("a", primary()));
+        let running = serve(&world, Some(TOKEN), None).await;
+        let answer = post(running.http, path, Some(TOKEN), body).await;
+        assert_eq!(
+            (answer.code, answer.body.as_str()),
+            (*code, *text),
+            "{path} {body}"
+        );
+        let is_good = *code == 202;
+        assert_eq!(lock(&world.proposed).len(), usize::from(is_good), "{body}");
+        assert_eq!(world.now().state.schedules.len(), usize::from(is_good));
+    }
+}
+
+#[tokio::test]
+async fn a_scheduled_switchover_answers_with_patronis_codes_and_sentences() {
+    let unreadable = "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO \
+                      8601";
+    answers(
+        "/switchover",
+        &[
+            (
+                r#"{"leader":"a","candidate":"b","scheduled_at":"2999-12-31T23:00:00+01:00"}"#,
+                202,
+                "Switchover scheduled",
+            ),
+            (
+                r#"{"leader":"b","scheduled_at":"2999-12-31 23:00Z"}"#,
+                202,
+                "Switchover scheduled",
+            ),
+            (
+                r#"{"scheduled_at":"2999-12-31T23:00:00+01:00"}"#,
+                400,
+                "Switchover could be performed only from a specific leader",
+            ),
+            (
+                r#"{"leader":"a","scheduled_at":"2999-12-31T23:00:00"}"#,
+                400,
+                "Timezone information is mandatory for the scheduled switchover",
+            ),
+            (
+                r#"{"leader":"a","scheduled_at":"2016-08-27T12:45:00+00:00"}"#,
+                422,
+                "Cannot schedule switchover in the past",
+            ),
+            (r#"{"leader":"a","scheduled_at":"soon"}"#, 422, unreadable),
+            (r#"{"leader":"a","scheduled_at":17}"#, 422, unreadable),
+            (
+                r#"{"leader":"a","candidate":"a","scheduled_at":"2999-12-31T23:00:00+01:00"}"#,
+                400,
+                "Switchover target and source are the same",
+            ),
+            (
+                r#"{"leader":"a","candidate":"zz","scheduled_at":"2999-12-31T23:00:00+01:00"}"#,
+                412,
+                "candidate does not exists",
+            ),
+            (
+                r#"{"leader":"yy","candidate":"w","scheduled_at":"2999-12-31T23:00:00"}"#,
+                400,
+                "Timezone information is mandatory for the scheduled switchover\nleader name does not \
+                 match\ncandidate does not exists",
+            ),
+        ],
+    )
+    .await;
+    answers(
+        "/failover",
+        &[(
+            r#"{"leader":"a","candidate":"b","scheduled_at":"2999-12-31T23:00:00+01:00"}"#,
+            400,
+            "Failover can't be scheduled",
+        )],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_scheduled_switchover_is_shown_replaced_and_deleted() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let delete = || send_body(running.http, "DELETE", "/switchover", Some(TOKEN), "");
+    let none = delete().await;
+    assert_eq!(
+        (none.code, none.body.as_str()),
+        (404, "no switchover is scheduled")
+    );
+    for to in ["", r#","candidate":"b""#] {
+        let body = format!(r#"{{"leader":"a","scheduled_at":"{FUTURE}"{to}}}"#);
+        let answer = post(running.http, "/switchover", Some(TOKEN), &body).await;
+        assert_eq!(answer.code, 202, "as in Patroni the newest counts");
+    }
+    let shown = get(running.http, "/cluster").await.json();
+    assert_eq!(
+        shown["scheduled_switchover"],
+        serde_json::json!({ "at": FUTURE, "from": "a", "to": "b" })
+    );
+    let deleted = delete().await;
+    assert_eq!(
+        (deleted.code, deleted.body.as_str()),
+        (200, "scheduled switchover deleted")
+    );
+    let shown = get(running.http, "/cluster").await.json();
+    assert_eq!(shown.get("scheduled_switchover"), None);
+    assert_eq!(delete().await.code, 404);
+}
+
+#[tokio::test]
+async fn a_scheduled_restart_answers_with_patronis_codes_and_sentences() {
+    let role = "PostgreSQL role should be either primary, standby_leader, or replica";
+    answers(
+        "/restart",
+        &[
+            (
+                r#"{"schedule":"2999-12-31T23:00:00+01:00"}"#,
+                202,
+                "Restart scheduled",
+            ),
+            (
+                r#"{"schedule":"2999-12-31T23:00:00"}"#,
+                400,
+                "Timezone information is mandatory for the scheduled restart",
+            ),
+            (
+                r#"{"schedule":"2016-08-27T12:45:00+00:00"}"#,
+                422,
+                "Cannot schedule restart in the past",
+            ),
+            (
+                r#"{"schedule":null}"#,
+                422,
+                "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+            ),
+            (
+                r#"{"schedule":"2999-12-31T23:00:00Z","role":"king"}"#,
+                400,
+                role,
+            ),
+            (
+                r#"{"schedule":"2999-12-31T23:00:00Z","postgres_version":"9.6"}"#,
+                400,
+                "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: 9.6",
+            ),
+            (
+                r#"{"schedule":"2999-12-31T23:00:00Z","timeout":"0"}"#,
+                400,
+                "Timeout should be a positive number of seconds",
+            ),
+            (
+                r#"{"schedule":"2999-12-31T23:00:00Z","colour":"red"}"#,
+                400,
+                "Unknown filter for the scheduled restart: colour",
+            ),
+        ],
+    )
+    .await;
+    let bad = r#"{"colour":"red","role":"king","schedule":"soon"}"#;
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let answer = post(running.http, "/restart", Some(TOKEN), bad).await;
+    assert_eq!(answer.code, 400);
+    assert_eq!(answer.body.lines().count(), 3, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn a_scheduled_restart_is_one_a_member_shown_and_deleted() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let body = r#"{"schedule":"2999-12-31T23:00:00+01:00","role":"primary","postgres_version":"15.21",
+                   "timeout":"60","restart_pending":true}"#;
+    let answer = post(running.http, "/restart", Some(TOKEN), body).await;
+    assert_eq!(
+        (answer.code, answer.body.as_str()),
+        (202, "Restart scheduled")
+    );
+    let wanted = serde_json::json!({
+        "schedule": FUTURE, "role": "primary", "postgres_version": "15.21", "timeout": 60,
+        "restart_pending": true,
+    });
+    let own = get(running.http, "/patroni").await.json();
+    assert_eq!(own["scheduled_restart"], wanted);
+    let cluster = get(running.http, "/cluster").await.json();
+    let members = cluster["members"].as_array().expect("members");
+    let of = |name: &str| members.iter().find(|it| it["name"] == name).expect("it");
+    assert_eq!(of("a")["scheduled_restart"], wanted);
+    assert_eq!(of("b").get("scheduled_restart"), None);
+    let second = post(running.http, "/restart", Some(TOKEN), body).await;
+    assert_eq!(
+        (second.code, second.body.as_str()),
+        (409, "Another restart is already scheduled")
+    );
+    let work = &world.now().state.schedules[0].work;
+    let Work::Restart { conditions, .. } = work else {
+        panic!("{work:?}");
+    };
+    assert_eq!(
+        conditions.of_unix_ms,
+        Some(1_795_304_110_123),
+        "this server"
+    );
+    let delete = || send_body(running.http, "DELETE", "/restart", Some(TOKEN), "");
+    let (first, second) = (delete().await, delete().await);
+    assert_eq!(
+        (first.code, first.body.as_str()),
+        (200, "scheduled restart deleted")
+    );
+    assert_eq!(
+        (second.code, second.body.as_str()),
+        (404, "no restarts are scheduled")
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_scheduled_while_paused_or_without_a_leader() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let switchover = format!(r#"{{"leader":"a","candidate":"b","scheduled_at":"{FUTURE}"}}"#);
+    let restart = format!(r#"{{"schedule":"{FUTURE}"}}"#);
+    *lock(&world.answer) = Script::NoLeader;
+    for (path, body) in [("/switchover", &switchover), ("/restart", &restart)] {
+        let answer = post(running.http, path, Some(TOKEN), body).await;
+        assert_eq!(answer.code, 503, "{}", answer.body);
+        let delete = send_body(running.http, "DELETE", path, Some(TOKEN), "").await;
+        assert_eq!(delete.code, 503, "{}", delete.body);
+    }
+    *lock(&world.answer) = Script::Succeeds;
+    let by = "me".to_owned();
+    world.propose(Command::Pause { by }).await.expect("paused");
+    let answer = post(running.http, "/switchover", Some(TOKEN), &switchover).await;
+    assert_eq!(
+        (answer.code, answer.body.as_str()),
+        (400, "Can't schedule switchover in the paused state")
+    );
+    let answer = post(running.http, "/restart", Some(TOKEN), &restart).await;
+    assert_eq!(
+        (answer.code, answer.body.as_str()),
+        (500, "Can't schedule restart in the paused state")
+    );
+    assert!(world.now().state.schedules.is_empty());
 }
 
 #[tokio::test]

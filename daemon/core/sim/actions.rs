@@ -769,6 +769,8 @@ pub fn command_sentence(command: &Command) -> String {
             cluster_core::model::RequestOutcome::Failed { why } => format!("end, failed: {why}"),
         },
         Command::Replaced { member } => format!("replaced {member}"),
+        Command::BeginScheduled { .. } => "begin what is scheduled".to_owned(),
+        Command::DropScheduled { why, .. } => format!("drop what is scheduled: {why}"),
         other => format!("{other:?}"),
     }
 }

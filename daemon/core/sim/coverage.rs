@@ -31,6 +31,14 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "no simulated disk is full; the rules' tests have it",
     ),
     (
+        "schedule-due",
+        "nobody schedules anything here; cases and the rules' tests have it",
+    ),
+    (
+        "schedule-dropped",
+        "nobody schedules anything here; cases and the rules' tests have it",
+    ),
+    (
         "snapshot-void",
         "nobody takes snapshots here; the rules' tests have it",
     ),
@@ -88,11 +96,12 @@ const JUMPS: &[&str] = &[
     "acknowledged beside a newer primary",
 ];
 
-/// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots, and no
-/// simulated server has parameters.
+/// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots or wants
+/// anything done at a time, and no simulated server has parameters.
 const UNDECIDED: &[&str] = &[
     "rule-withdrawn",
     "snapshots",
+    "schedules",
     "restart-pending",
     "take-back-parameters",
 ];

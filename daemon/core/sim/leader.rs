@@ -16,6 +16,9 @@ use crate::mistakes::Mutant;
 use crate::network::{MS, Message};
 use crate::world::{Round, TICK, World};
 
+/// What the wall clock of every leader shows when a simulation begins, Unix milliseconds.
+pub const WALL_UNIX_MS: u64 = 1_795_000_000_000;
+
 impl World {
     /// Leads, and an entry of its own under this vote is applied.
     pub fn is_ready_leader(&self, node: usize) -> bool {
@@ -246,6 +249,7 @@ impl World {
             state: &state,
             times: state.settings.times(),
             reports: &lead.reports,
+            wall_unix_ms: WALL_UNIX_MS + self.now / MS,
             leading_for: granter.stamp().saturating_sub(lead.led_since),
             base_age: granter.base_age(),
             grant_age: granter.grant_age(),

@@ -6,10 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use cluster_core::change::Command;
+use cluster_core::change::command::Scheduling;
 use cluster_core::model::lease::Preset;
+use cluster_core::model::schedule::{Due, Work};
 use cluster_core::model::{Lsn, RequestKind, RequestOutcome, Tags};
 
 use crate::kinds::Kind;
+use crate::leader::WALL_UNIX_MS;
 use crate::mistakes::Mutant;
 use crate::network::{MS, SECOND};
 use crate::postgres::Process;
@@ -77,6 +80,22 @@ impl Case {
         });
     }
 
+    /// Of the simulated wall clock: so many seconds from now.
+    fn schedule(&mut self, seconds: u64, work: Work) {
+        let id = self.world.new_request();
+        let unix_ms = WALL_UNIX_MS + self.world.now / MS + seconds * 1000;
+        self.world.operator(Command::Schedule(Box::new(Scheduling {
+            id,
+            work,
+            due: Due {
+                unix_ms,
+                text: format!("in {seconds} s"),
+            },
+            replaces: false,
+            by: "operator".to_owned(),
+        })));
+    }
+
     fn run(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let member = || words.get(1).map(|name| self.node(name)).unwrap_or_default();
@@ -133,6 +152,11 @@ impl Case {
             "switchover" => {
                 let to = words.get(1).map(|_| name());
                 self.ask(RequestKind::Switchover { to });
+            }
+            "scheduled-switchover" => {
+                let seconds: u64 = words[1].trim_end_matches('s').parse().expect("seconds");
+                let to = words.get(2).map(|to| to.parse().expect("a member's name"));
+                self.schedule(seconds, Work::Switchover { from: None, to });
             }
             "failover" => self.ask(RequestKind::Failover { to: name() }),
             "restart" => self.ask(RequestKind::Restart { member: name() }),

@@ -8,7 +8,8 @@ use cluster_core::model::lease::Moment;
 use cluster_core::model::ledger::LedgerEntry;
 use cluster_core::model::member::PendingRestart;
 use cluster_core::model::postgres::{Primary, Standby};
-use cluster_core::model::{Lsn, PostgresStatus};
+use cluster_core::model::schedule::{Slot, Work, version_text};
+use cluster_core::model::{Lsn, PostgresStatus, Schedule};
 use serde_json::{Map, Value, json};
 
 use super::health::{Health, effective_tags};
@@ -52,6 +53,9 @@ pub fn status(board: &Board, lease: &dyn LeaseView, wall: Duration) -> Value {
     if !own.pending_restart().is_empty() {
         put("pending_restart", json!(true));
         put("pending_restart_reason", reasons(own.pending_restart()));
+    }
+    if let Some(schedule) = board.state.scheduled(&Slot::Restart(board.me.clone())) {
+        put("scheduled_restart", scheduled_restart(schedule));
     }
     if board.state.granted().is_none() {
         put("cluster_unlocked", json!(true));
@@ -178,6 +182,42 @@ pub fn cluster(board: &Board, lease: &dyn LeaseView, is_https: bool) -> Value {
     if board.state.pause.is_some() {
         body["pause"] = json!(true);
     }
+    if let Some(schedule) = board.state.scheduled(&Slot::Switchover) {
+        body["scheduled_switchover"] = scheduled_switchover(schedule);
+    }
+    body
+}
+
+/// `{at, from?, to?}`, as Patroni shows it.
+fn scheduled_switchover(schedule: &Schedule) -> Value {
+    let mut body = json!({ "at": schedule.due.text });
+    if let Work::Switchover { from, to } = &schedule.work {
+        for (key, name) in [("from", from), ("to", to)] {
+            if let Some(name) = name {
+                body[key] = json!(name.as_str());
+            }
+        }
+    }
+    body
+}
+
+/// `{schedule, role?, postgres_version?, timeout?, restart_pending?}`, as Patroni shows it.
+fn scheduled_restart(schedule: &Schedule) -> Value {
+    let mut body = json!({ "schedule": schedule.due.text });
+    if let Work::Restart { conditions, .. } = &schedule.work {
+        if let Some(role) = conditions.role {
+            body["role"] = json!(role.word());
+        }
+        if let Some(version) = conditions.older_than {
+            body["postgres_version"] = json!(version_text(version));
+        }
+        if let Some(limit_ms) = conditions.limit_ms {
+            body["timeout"] = json!(limit_ms / 1000);
+        }
+        if conditions.pending {
+            body["restart_pending"] = json!(true);
+        }
+    }
     body
 }
 
@@ -227,6 +267,9 @@ fn member(board: &Board, facts: &Facts<'_>, is_https: bool) -> Value {
     if !facts.pending().is_empty() {
         body["pending_restart"] = json!(true);
         body["pending_restart_reason"] = reasons(facts.pending());
+    }
+    if let Some(schedule) = board.state.scheduled(&Slot::Restart(facts.name.clone())) {
+        body["scheduled_restart"] = scheduled_restart(schedule);
     }
     if facts.role != Role::Primary {
         let lsn = |at: Option<Lsn>| at.map_or(json!("unknown"), |at| json!(at.to_string()));

@@ -200,7 +200,7 @@ fn who<'a>(state: &'a ClusterState, entry: &'a HistoryEntry) -> &'a str {
     let after = |mark: &str| entry.reason.split_once(mark).map(|(_, by)| by);
     let asker = match entry.what.as_str() {
         "paused" | "resumed" => Some(entry.reason.as_str()),
-        "settings" => after(", by "),
+        "settings" | "scheduled" | "unscheduled" => after(", by "),
         "replace" => after(" by "),
         "request" => {
             let mut requests = state.requests.values();

@@ -175,6 +175,20 @@ fn waits(status: &v1::Status, it: &v1::MemberStatus) -> Vec<Line> {
             "is awaited under a new id with an empty store",
         ));
     }
+    let scheduled = status
+        .schedules
+        .iter()
+        .filter(|schedule| match &schedule.work {
+            Some(v1::schedule::Work::Switchover(planned)) => {
+                planned.to == it.name || planned.from == it.name
+            }
+            Some(v1::schedule::Work::Restart(restart)) => restart.member == it.name,
+            None => false,
+        });
+    for schedule in scheduled {
+        let v1::Schedule { text, due, by, .. } = schedule;
+        lines.push(line("scheduled", format!("{text} at {due}, by {by}")));
+    }
     let concerns = |request: &&v1::Request| {
         let step = request.step();
         let is_open = step != v1::RequestStep::Done && step != v1::RequestStep::Failed;

@@ -22,6 +22,7 @@ use super::config_document;
 use super::documents;
 use super::events::{self, Followers, Start};
 use super::health::{self, Health, Query};
+use super::planned;
 use super::settings::{self, Wish};
 use super::snapshots;
 use super::topology::{self, DsnRole};
@@ -168,6 +169,7 @@ impl Http {
         match *request.method() {
             Method::GET | Method::HEAD | Method::OPTIONS => self.read(board, &request),
             Method::POST => self.write(request).await,
+            Method::DELETE => self.take_back(request).await,
             Method::PATCH | Method::PUT => self.configure(request).await,
             _ => unsupported(),
         }
@@ -285,6 +287,19 @@ impl Http {
         };
         let (code, text) =
             writes::answer(endpoint, &body, &self.asks, self.foresight.as_ref()).await;
+        Answer::text(code, text)
+    }
+
+    /// `DELETE /switchover` and `DELETE /restart`: what is scheduled.
+    async fn take_back(&self, request: Request) -> Answer {
+        let endpoint = match Endpoint::of(first_segment(request.uri())) {
+            Some(endpoint @ (Endpoint::Switchover | Endpoint::Restart)) => endpoint,
+            Some(_) | None => return unsupported(),
+        };
+        if let Err(refused) = self.authorize(&request) {
+            return refused;
+        }
+        let (code, text) = planned::http::take_back(endpoint, &self.asks).await;
         Answer::text(code, text)
     }
 

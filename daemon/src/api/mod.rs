@@ -11,6 +11,7 @@ pub mod explain;
 pub mod health;
 pub mod http;
 pub mod peer;
+pub mod planned;
 pub mod raft;
 pub mod settings;
 pub mod snapshots;
@@ -287,6 +288,9 @@ async fn serve_grpc(
         .set_serving::<v1::admin_server::AdminServer<admin::AdminService>>()
         .await;
     reporter
+        .set_serving::<v1::planned_server::PlannedServer<planned::grpc::PlannedService>>()
+        .await;
+    reporter
         .set_serving::<v1::discovery_server::DiscoveryServer<discovery::DiscoveryService>>()
         .await;
     reporter
@@ -316,6 +320,14 @@ async fn serve_grpc(
                 asks: asks.clone(),
                 lease: Arc::clone(&parts.lease),
                 shelf: parts.snapshots,
+                token: options.token.clone(),
+            },
+        ))
+        .add_service(v1::planned_server::PlannedServer::new(
+            planned::grpc::PlannedService {
+                asks: asks.clone(),
+                lease: Arc::clone(&parts.lease),
+                foresight: Arc::clone(&parts.foresight),
                 token: options.token.clone(),
             },
         ))

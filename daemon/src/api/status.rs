@@ -61,6 +61,7 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
             at_unix_ms: pause.at_unix_ms,
         }),
         requests: requests(board),
+        schedules: state.schedules.iter().map(wire::schedule).collect(),
         not_granted: board.not_granted.clone(),
         candidates: candidates
             .into_iter()

@@ -9,8 +9,7 @@ use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
 use serde_json::{Map, Value};
 
 use super::asks::{Asks, Ending, new_request_id};
-use super::documents::role_word;
-use super::topology;
+use super::{planned, topology};
 use crate::board::{Board, Foresight, ProposeError};
 
 /// How long a switchover or failover is waited for. Source: Patroni, 2 × max(10, loop_wait).
@@ -87,7 +86,7 @@ fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Map<String, Value>, Answer> 
     })
 }
 
-fn refused(code: StatusCode, text: &str) -> Answer {
+pub(super) fn refused(code: StatusCode, text: &str) -> Answer {
     (code, text.to_owned())
 }
 
@@ -98,7 +97,7 @@ fn text<'a>(body: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 }
 
 /// A switch, as JSON or in the words that Patroni takes.
-fn is_true(body: &Map<String, Value>, key: &str) -> bool {
+pub(super) fn is_true(body: &Map<String, Value>, key: &str) -> bool {
     match body.get(key) {
         Some(Value::Bool(value)) => *value,
         Some(Value::String(text)) => {
@@ -110,6 +109,12 @@ fn is_true(body: &Map<String, Value>, key: &str) -> bool {
         Some(Value::Number(number)) => number.as_u64() == Some(1),
         _ => false,
     }
+}
+
+/// When it is to be done; an empty one is none.
+fn scheduled_at(body: &Map<String, Value>) -> Option<&Value> {
+    let at = body.get("scheduled_at");
+    at.filter(|at| !at.is_null() && at.as_str() != Some(""))
 }
 
 fn candidate_in(body: &Map<String, Value>) -> Option<&str> {
@@ -126,11 +131,8 @@ async fn switchover(
     let leader = text(body, "leader")
         .ok_or_else(|| bad("Switchover could be performed only from a specific leader"))?;
     let candidate = candidate_in(body);
-    if body.contains_key("scheduled_at") {
-        return Err(refused(
-            StatusCode::NOT_IMPLEMENTED,
-            "scheduled switchover is not supported: ask at the time it should happen",
-        ));
+    if let Some(at) = scheduled_at(body) {
+        return planned::http::switchover(asks, at, leader, candidate).await;
     }
     if candidate.is_none() && board.state.pause.is_some() {
         return Err(bad(
@@ -158,15 +160,15 @@ async fn failover(
     asks: &Asks,
     foresight: &dyn Foresight,
 ) -> Result<Answer, Answer> {
-    if text(body, "leader").is_some() {
-        return switchover(body, asks, foresight).await;
-    }
     let bad = |text| refused(StatusCode::BAD_REQUEST, text);
     let board = asks.board();
     let candidate = candidate_in(body)
         .ok_or_else(|| bad("Failover could be performed only to a specific candidate"))?;
-    if body.contains_key("scheduled_at") {
+    if scheduled_at(body).is_some() {
         return Err(bad("Failover can't be scheduled"));
+    }
+    if text(body, "leader").is_some() {
+        return switchover(body, asks, foresight).await;
     }
     let to = existing(&board, candidate)?;
     let is_heard = topology::members(&board, board.merged_at)
@@ -247,7 +249,7 @@ fn capital(verb: &str) -> String {
     format!("{}{rest} to", first.to_ascii_uppercase())
 }
 
-fn unknown(noun: &str, limit: Duration) -> Answer {
+pub(super) fn unknown(noun: &str, limit: Duration) -> Answer {
     let seconds = limit.as_secs();
     let text = format!(
         "{noun} status unknown after {seconds} seconds; operation may still be in progress"
@@ -256,44 +258,20 @@ fn unknown(noun: &str, limit: Duration) -> Answer {
 }
 
 async fn restart(body: &Map<String, Value>, asks: &Asks) -> Result<Answer, Answer> {
-    let bad = |text: &str| refused(StatusCode::BAD_REQUEST, text);
-    let unmet = || {
-        refused(
+    let board = asks.board();
+    let mut problems = planned::http::Problems::default();
+    let (conditions, limit) = planned::http::conditions(body, &mut problems);
+    if let Some(at) = body.get("schedule") {
+        return planned::http::restart(asks, at, conditions, problems).await;
+    }
+    problems.check()?;
+    if !planned::http::are_met(&board, &conditions) {
+        return Err(refused(
             StatusCode::SERVICE_UNAVAILABLE,
             "restart conditions are not satisfied",
-        )
-    };
-    let board = asks.board();
-    if body.contains_key("schedule") {
-        return Err(refused(
-            StatusCode::NOT_IMPLEMENTED,
-            "scheduled restart is not supported: ask at the time it should happen",
         ));
     }
-    if let Some(role) = body.get("role") {
-        let role = role.as_str().unwrap_or_default();
-        if !["primary", "standby_leader", "replica"].contains(&role) {
-            return Err(bad(
-                "PostgreSQL role should be either primary, standby_leader, or replica",
-            ));
-        }
-        if role != role_word(&board.own.postgres) {
-            return Err(unmet());
-        }
-    }
-    let limit = match body.get("timeout") {
-        None => RESTART_LIMIT,
-        Some(value) => value
-            .as_u64()
-            .or_else(|| value.as_str()?.parse().ok())
-            .filter(|seconds| (1..=3600).contains(seconds))
-            .map(Duration::from_secs)
-            .ok_or_else(|| bad("Timeout should be a positive number of seconds"))?,
-    };
-    // Only if there is something to restart for.
-    if is_true(body, "restart_pending") && board.own.pending_restart().is_empty() {
-        return Err(unmet());
-    }
+    let limit = limit.unwrap_or(RESTART_LIMIT);
     if matches!(board.own.postgres, PostgresStatus::Starting { .. }) {
         return Err(refused(
             StatusCode::SERVICE_UNAVAILABLE,

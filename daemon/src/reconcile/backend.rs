@@ -289,6 +289,8 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Restored { member, .. } => member == from,
         Command::Ask { .. }
         | Command::End { .. }
+        | Command::Schedule(_)
+        | Command::Unschedule { .. }
         | Command::Pause { .. }
         | Command::Resume { .. }
         | Command::ReplaceMember { .. }
@@ -311,6 +313,8 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Withdraw { .. }
         | Command::SettleLease
         | Command::Step { .. }
+        | Command::BeginScheduled { .. }
+        | Command::DropScheduled { .. }
         | Command::Replaced { .. } => false,
     }
 }

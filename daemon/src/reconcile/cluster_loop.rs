@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster_core::change::Command;
 use cluster_core::change::command::Founder;
@@ -271,6 +271,7 @@ impl ClusterLoop {
             state,
             times: state.settings.times(),
             reports,
+            wall_unix_ms: wall_unix_ms(),
             leading_for: at.since(memory.leading_since),
             base_age: facts.base_age,
             grant_age: facts.grant_age,
@@ -434,6 +435,14 @@ impl ClusterLoop {
             (None, _) | (Some(_), false) => {}
         }
     }
+}
+
+/// This host's wall clock.
+fn wall_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 struct Facts {

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{rules, settings, snapshot};
+use super::{rules, schedule, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,10 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         Command::Ask { id, kind, by } => ask(state, at, id, kind, by),
         Command::Step { id, step } => advance(state, id, step),
         Command::End { id, outcome } => end(state, at, id, outcome),
+        Command::Schedule(wanted) => schedule::schedule(state, at, wanted),
+        Command::Unschedule { slot, by } => schedule::unschedule(state, at, slot, by),
+        Command::BeginScheduled { id } => schedule::begin(state, at, id),
+        Command::DropScheduled { id, why } => schedule::drop(state, at, id, why),
         Command::Pause { by } => {
             if state.pause.is_some() {
                 return Err(Rejected::Refused("cluster is already paused".to_owned()));
@@ -476,6 +480,19 @@ fn ask(
         };
     }
     check_request(state, kind)?;
+    record(state, at, id, kind, None, by);
+    Ok(Applied::Changed)
+}
+
+/// A request that was checked.
+pub(super) fn record(
+    state: &mut ClusterState,
+    at: At,
+    id: &RequestId,
+    kind: &RequestKind,
+    limit_ms: Option<u64>,
+    by: &str,
+) {
     let request = Request {
         id: id.clone(),
         kind: kind.clone(),
@@ -483,6 +500,7 @@ fn ask(
         at_unix_ms: at.unix_ms,
         index: at.index,
         step: Step::Accepted,
+        limit_ms,
     };
     state.requests.insert(id.clone(), request);
     forget_old_requests(state);
@@ -493,10 +511,20 @@ fn ask(
         None,
         format!("{} by {by}", kind.verb()),
     );
-    Ok(Applied::Changed)
 }
 
-fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejected> {
+/// A member that has a PostgreSQL.
+pub(super) fn with_a_server(state: &ClusterState, name: &MemberName) -> Result<(), Rejected> {
+    match state.members.get(name).map(|member| member.kind) {
+        None => Err(Rejected::UnknownMember(name.clone())),
+        Some(MemberKind::Witness) => Err(Rejected::Refused(format!(
+            "{name} is a witness: it has no PostgreSQL"
+        ))),
+        Some(MemberKind::Database) => Ok(()),
+    }
+}
+
+pub(super) fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejected> {
     let named = match kind {
         RequestKind::Switchover { to } => to.as_ref(),
         RequestKind::Failover { to } => Some(to),
@@ -506,15 +534,7 @@ fn check_request(state: &ClusterState, kind: &RequestKind) -> Result<(), Rejecte
         | RequestKind::Reinit { member } => Some(member),
     };
     if let Some(name) = named {
-        let member = state
-            .members
-            .get(name)
-            .ok_or_else(|| Rejected::UnknownMember(name.clone()))?;
-        if member.kind == MemberKind::Witness {
-            return Err(Rejected::Refused(format!(
-                "{name} is a witness: it has no PostgreSQL"
-            )));
-        }
+        with_a_server(state, name)?;
     }
     let holder = state.granted().map(|reign| &reign.holder);
     if kind.moves_primary() {

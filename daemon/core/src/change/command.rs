@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
+use crate::model::schedule::{Due, Slot, Work};
 use crate::model::settings::Durability;
 use crate::model::snapshot::{MemberPart, Origin, SnapshotFile};
 use crate::model::state::{FastForward, Identity};
@@ -185,6 +186,27 @@ pub enum Command {
         /// How.
         outcome: RequestOutcome,
     },
+    /// An operator wants something done at a time.
+    Schedule(Box<Scheduling>),
+    /// An operator takes back what is scheduled.
+    Unschedule {
+        /// Which.
+        slot: Slot,
+        /// Who asked.
+        by: String,
+    },
+    /// What is scheduled is due: it becomes a request, or is dropped when that would be refused.
+    BeginScheduled {
+        /// Which.
+        id: RequestId,
+    },
+    /// What is scheduled is given up.
+    DropScheduled {
+        /// Which.
+        id: RequestId,
+        /// Why, as a sentence.
+        why: String,
+    },
     /// The cluster takes no automatic action.
     Pause {
         /// Who asked.
@@ -257,6 +279,22 @@ pub enum Command {
         /// The settings of then.
         settings: Box<Settings>,
     },
+}
+
+/// What is to be done at a time, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scheduling {
+    /// Of the request that it becomes; chosen by the client.
+    pub id: RequestId,
+    /// What.
+    pub work: Work,
+    /// When.
+    pub due: Due,
+    /// Takes the place of another one, if there is one; otherwise another one refuses it.
+    pub replaces: bool,
+    /// Who, and why.
+    pub by: String,
 }
 
 /// A snapshot as it is asked for.
@@ -400,6 +438,17 @@ pub enum Rejected {
     /// The timeline was given before.
     #[error("timeline {0} was given before")]
     TimelineUsed(TimelineId),
+    /// There is one already.
+    #[error("a {what} is scheduled for {due} already; take it back first (`clusterctl flush`)")]
+    Scheduled {
+        /// What.
+        what: String,
+        /// When.
+        due: String,
+    },
+    /// There is nothing to take back.
+    #[error("{0}")]
+    NotScheduled(String),
     /// An operator's request cannot be taken.
     #[error("{0}")]
     Refused(String),

@@ -58,6 +58,15 @@ pub fn check(state: &ClusterState) -> Vec<String> {
             broken.push(format!("the holder {} is no member", reign.holder));
         }
     }
+    for (place, schedule) in state.schedules.iter().enumerate() {
+        let slot = schedule.work.slot();
+        if state.schedules[..place]
+            .iter()
+            .any(|it| it.work.slot() == slot)
+        {
+            broken.push(format!("{} is scheduled twice", schedule.work));
+        }
+    }
     let mut nodes: Vec<u64> = state.members.values().map(|member| member.node.0).collect();
     nodes.sort_unstable();
     nodes.dedup();

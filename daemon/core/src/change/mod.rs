@@ -4,6 +4,7 @@ pub mod apply;
 pub mod command;
 pub mod invariants;
 mod rules;
+mod schedule;
 mod settings;
 mod snapshot;
 

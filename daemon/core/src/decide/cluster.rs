@@ -7,7 +7,8 @@ use crate::model::view::ClusterView;
 
 use super::reason::Reason;
 use super::{
-    confirming, failover, membership, requests, rolling, snapshots, sync_standbys, upkeep,
+    confirming, failover, membership, requests, rolling, schedules, snapshots, sync_standbys,
+    upkeep,
 };
 
 /// What one rule says about the cluster.
@@ -85,6 +86,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "sync-standbys",
         judge: sync_standbys::sync_standbys,
+    },
+    Rule {
+        name: "schedules",
+        judge: schedules::due,
     },
     Rule {
         name: "member-requests",

@@ -19,6 +19,7 @@ pub mod requests;
 pub mod rolling;
 pub mod room;
 pub mod rule_setter;
+pub mod schedules;
 pub mod seal;
 pub mod snapshots;
 pub mod standby_watch;

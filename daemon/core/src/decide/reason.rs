@@ -86,6 +86,10 @@ pub enum Reason {
     RequestDone(String),
     /// A request cannot be carried out.
     RequestFailed(String),
+    /// Something that was scheduled begins.
+    ScheduleDue(String),
+    /// Something that was scheduled is not done.
+    ScheduleDropped(String),
     /// A request waits for its member.
     WaitingForMember(MemberName, String),
     /// A host with an empty disk comes back under a new id.
@@ -342,6 +346,14 @@ pub const ALL: &[(&str, &str)] = &[
         "A request of an operator could not be carried out; nothing was changed, or the old state was restored.",
     ),
     (
+        "schedule-due",
+        "What was scheduled is due: it becomes a request, with the checks of one by hand.",
+    ),
+    (
+        "schedule-dropped",
+        "What was scheduled is not done: its time has passed, or what it was bound to is not so.",
+    ),
+    (
         "waiting-for-member",
         "A request waits for the named member.",
     ),
@@ -537,6 +549,8 @@ impl Reason {
             Reason::RestartRequested(_) => "restart-requested",
             Reason::RequestDone(_) => "request-done",
             Reason::RequestFailed(_) => "request-failed",
+            Reason::ScheduleDue(_) => "schedule-due",
+            Reason::ScheduleDropped(_) => "schedule-dropped",
             Reason::WaitingForMember(..) => "waiting-for-member",
             Reason::Replacing(_) => "replacing",
             Reason::LeaderOnPrimary(_) => "leader-on-primary",
@@ -647,6 +661,8 @@ impl Reason {
             | Reason::WaitingForConfirmation(text)
             | Reason::RequestDone(text)
             | Reason::RequestFailed(text)
+            | Reason::ScheduleDue(text)
+            | Reason::ScheduleDropped(text)
             | Reason::Busy(text)
             | Reason::InterruptedWork(text)
             | Reason::Strayed(text)

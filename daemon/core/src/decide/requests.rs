@@ -301,6 +301,9 @@ fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
 
 /// A restart of the primary is a new epoch on the same member.
 fn restart_primary(view: &ClusterView, request: &Request, member: &MemberName) -> Verdict {
+    if let Some(verdict) = over_its_limit(view, request) {
+        return verdict;
+    }
     match &request.step {
         Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } => propose(
             Command::Step {
@@ -312,6 +315,15 @@ fn restart_primary(view: &ClusterView, request: &Request, member: &MemberName) -
         Step::Moving { to } => moving(view, request, to),
         Step::Rolling { .. } | Step::Ended(_) => Verdict::Pass,
     }
+}
+
+/// Whoever asked said how long it may take. Without the request the ordinary rules go on: a primary that
+/// does not come back is replaced.
+fn over_its_limit(view: &ClusterView, request: &Request) -> Option<Verdict> {
+    let limit = Duration::from_millis(request.limit_ms?);
+    let age = view.request_ages.get(&request.id)?;
+    let why = || format!("not done within {} s", limit.as_secs());
+    (*age > limit).then(|| fail(request, why()))
 }
 
 /// Restart of a standby, reload, reinit: the member does it, the leader records the end.
@@ -331,6 +343,9 @@ pub fn members(view: &ClusterView) -> Verdict {
             .is_some_and(|reign| reign.holder == *member);
         if holds && matches!(request.kind, RequestKind::Reinit { .. }) {
             return fail(request, format!("{member} has become the primary"));
+        }
+        if let Some(verdict) = over_its_limit(view, request) {
+            return verdict;
         }
         let Some(report) = view.fresh(member) else {
             if is_overdue(view, request) {

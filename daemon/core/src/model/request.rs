@@ -126,6 +126,10 @@ pub struct Request {
     pub index: u64,
     /// How far it is.
     pub step: Step,
+    /// How long a restart may take before it counts as failed; none: as long as it takes. Unit:
+    /// milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_ms: Option<u64>,
 }
 
 impl Request {

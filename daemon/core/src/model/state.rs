@@ -12,6 +12,7 @@ use super::lsn::Lsn;
 use super::member::{Member, MemberKind, Tags};
 use super::request::Request;
 use super::rule::Rule;
+use super::schedule::{Schedule, Slot};
 use super::settings::Settings;
 use super::snapshot::{Origin, Snapshot, SnapshotId};
 use super::timeline::TimelineId;
@@ -171,6 +172,9 @@ pub struct ClusterState {
     pub previous_lease: Option<Duration>,
     /// Operator requests, by id.
     pub requests: BTreeMap<RequestId, Request>,
+    /// What is to be done at a time, soonest first; one of each [`Slot`] at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schedules: Vec<Schedule>,
     /// Set while paused.
     pub pause: Option<Pause>,
     /// Newest last.
@@ -259,6 +263,12 @@ impl ClusterState {
         self.requests
             .values()
             .find(|request| request.is_open() && request.kind.moves_primary())
+    }
+
+    /// What is scheduled there, if anything.
+    pub fn scheduled(&self, slot: &Slot) -> Option<&Schedule> {
+        let mut all = self.schedules.iter();
+        all.find(|schedule| schedule.work.slot() == *slot)
     }
 
     /// Open requests, oldest first.

@@ -30,6 +30,9 @@ pub struct ClusterView<'a> {
     pub times: LeaseTimes,
     /// The newest report of every member, by name; absent = never heard since this leader leads.
     pub reports: &'a BTreeMap<MemberName, Seen>,
+    /// The leader's wall clock, Unix milliseconds: when something that is scheduled is begun, and nothing
+    /// else.
+    pub wall_unix_ms: u64,
     /// How long this process has been leader.
     pub leading_for: Duration,
     /// Since the base of the wait moved (start, vote, last confirmation).
@@ -71,6 +74,7 @@ impl<'a> ClusterView<'a> {
             state,
             times: state.settings.times(),
             reports,
+            wall_unix_ms: 0,
             leading_for: Duration::ZERO,
             base_age: Duration::ZERO,
             grant_age: None,

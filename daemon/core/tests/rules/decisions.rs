@@ -21,7 +21,7 @@ use crate::cluster::{activate, done, name, propose, revoke, rule, seal, serving}
 pub struct Look {
     pub state: ClusterState,
     pub reports: BTreeMap<MemberName, Seen>,
-    ages: BTreeMap<RequestId, Duration>,
+    pub ages: BTreeMap<RequestId, Duration>,
     base_age: Duration,
     leading_for: Duration,
     grant_age: Option<Duration>,

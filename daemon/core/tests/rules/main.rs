@@ -10,6 +10,7 @@ mod held;
 mod rewound;
 mod rolling;
 mod room;
+mod schedules;
 mod setter;
 mod settings;
 mod snapshots;

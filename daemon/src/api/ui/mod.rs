@@ -96,6 +96,9 @@ pub fn state(
             "by": pause.by,
             "time": timestamp_iso(pause.at_unix_ms),
         })),
+        "schedules": found.schedules.iter().map(|it| json!({
+            "text": it.text, "due": it.due, "by": it.by,
+        })).collect::<Vec<_>>(),
         "durability": durability(&found),
         "blocked": found.blocked.as_ref().map(|blocked| json!({
             "missing": blocked.missing.iter().map(|it| &it.member).collect::<Vec<_>>(),
