@@ -127,6 +127,8 @@ pub enum Command {
     Resume(Change),
     /// Takes an open request back
     Cancel(Cancel),
+    /// Takes back what is scheduled: the switchover, or the restart of members
+    Flush(Flush),
     /// What the whole cluster shares: durability mode, confirmations, zones, times
     Settings(Settings),
     /// Members as Raft knows them, and their replacement
@@ -266,9 +268,12 @@ pub struct Switchover {
     /// The new primary; without it the best standby
     #[arg(long, value_name = "MEMBER", alias = "candidate")]
     pub to: Option<String>,
-    /// Goes on only if this is the primary now
+    /// Goes on only if this is the primary when it begins
     #[arg(long, value_name = "MEMBER", aliases = ["leader", "primary"])]
     pub from: Option<String>,
+    /// Not now but then, ISO 8601 with a time zone: 2026-11-24T03:00:00+01:00
+    #[arg(long, value_name = "TIME")]
+    pub scheduled: Option<String>,
     /// How it is asked for.
     #[command(flatten)]
     pub change: Change,
@@ -305,6 +310,36 @@ pub struct OnMembers {
     pub waiting: Waiting,
 }
 
+/// `flush`.
+#[derive(Clone, Debug, Args)]
+pub struct Flush {
+    /// `switchover`, or `restart` and the members it is scheduled for
+    #[arg(required = true, value_name = "switchover | restart MEMBER")]
+    pub words: Vec<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// What must be so for a restart.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Conditions {
+    /// Only where PostgreSQL is primary, or replica
+    #[arg(
+        long,
+        value_name = "ROLE",
+        value_parser = ["primary", "replica", "standby_leader"],
+        conflicts_with = "pending"
+    )]
+    pub role: Option<String>,
+    /// Only where the server is older than this version: 15.21
+    #[arg(long, value_name = "VERSION", conflicts_with = "pending")]
+    pub pg_version: Option<String>,
+    /// Only where something waits for a restart
+    #[arg(long, conflicts_with = "pending")]
+    pub if_pending: bool,
+}
+
 /// `restart`.
 #[derive(Clone, Debug, Args)]
 pub struct Restart {
@@ -319,6 +354,15 @@ pub struct Restart {
     /// commits; then a switchover away from the primary, whose old member restarts by that
     #[arg(long)]
     pub pending: bool,
+    /// Not now but then, ISO 8601 with a time zone: 2026-11-24T03:00:00+01:00
+    #[arg(long, value_name = "TIME", conflicts_with = "pending")]
+    pub scheduled: Option<String>,
+    /// What must be so, now or then.
+    #[command(flatten)]
+    pub conditions: Conditions,
+    /// With --scheduled: a restart that takes longer has failed
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "scheduled")]
+    pub limit: Option<Duration>,
     /// How it is asked for.
     #[command(flatten)]
     pub change: Change,

@@ -31,6 +31,7 @@ pub struct StatusView {
     pub voters_total: u32,
     pub failure_tolerance: String,
     pub pause: Option<PauseView>,
+    pub schedules: Vec<ScheduleView>,
     pub members: Vec<MemberView>,
     pub rules: Vec<RuleView>,
     pub candidates: Vec<CandidateView>,
@@ -136,6 +137,42 @@ pub struct ReignView {
 pub struct PauseView {
     pub by: String,
     pub at: String,
+}
+
+/// What is to be done at a time.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ScheduleView {
+    pub id: String,
+    pub what: String,
+    pub member: Option<String>,
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub older_than: Option<String>,
+    pub due: String,
+    pub due_unix_ms: u64,
+    pub by: String,
+}
+
+impl From<&v1::Schedule> for ScheduleView {
+    fn from(schedule: &v1::Schedule) -> Self {
+        let (switchover, restart) = match schedule.work.clone() {
+            Some(v1::schedule::Work::Switchover(it)) => (it, v1::ScheduledRestart::default()),
+            Some(v1::schedule::Work::Restart(it)) => (v1::ScheduledSwitchover::default(), it),
+            None => Default::default(),
+        };
+        Self {
+            id: schedule.id.clone(),
+            what: schedule.text.clone(),
+            member: some(&restart.member),
+            from: some(&switchover.from),
+            to: some(&switchover.to),
+            older_than: some(&restart.older_than),
+            due: schedule.due.clone(),
+            due_unix_ms: schedule.due_unix_ms,
+            by: schedule.by.clone(),
+        }
+    }
 }
 
 /// What takes effect with the next start of a member's PostgreSQL.
@@ -355,6 +392,7 @@ impl From<&v1::Status> for StatusView {
             voters_up: status.voters_up,
             voters_total: status.voters_total,
             failure_tolerance: status.failure_tolerance.clone(),
+            schedules: status.schedules.iter().map(ScheduleView::from).collect(),
             pause: status.pause.as_ref().map(|pause| PauseView {
                 by: pause.by.clone(),
                 at: crate::time::moment(pause.at_unix_ms),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cluster_proto::v1;
 use cluster_proto::v1::admin_server::{Admin, AdminServer};
+use cluster_proto::v1::planned_server::{Planned, PlannedServer};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -233,6 +234,54 @@ impl Admin for Fake {
     }
 }
 
+#[tonic::async_trait]
+impl Planned for Fake {
+    async fn schedule(
+        &self,
+        request: Request<v1::ScheduleRequest>,
+    ) -> Result<Response<v1::ScheduleReply>, Status> {
+        let bearer = token(&request);
+        let asked = request.into_inner();
+        let what = format!("{:?} at {} dry_run={}", asked.work, asked.at, asked.dry_run);
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push((what, bearer));
+        if asked.at == "tomorrow" {
+            return Err(Status::invalid_argument("at: `tomorrow`: unreadable"));
+        }
+        let schedule = v1::Schedule {
+            id: asked.request_id,
+            due: asked.at,
+            text: "what was asked".to_owned(),
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ScheduleReply {
+            schedule: Some(schedule),
+            notes: vec!["n2 would become primary".to_owned()],
+        }))
+    }
+
+    async fn unschedule(
+        &self,
+        request: Request<v1::UnscheduleRequest>,
+    ) -> Result<Response<v1::UnscheduleReply>, Status> {
+        let bearer = token(&request);
+        let asked = request.into_inner();
+        let what = format!("{:?}", asked.what);
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push((what, bearer));
+        match asked.what {
+            Some(v1::unschedule_request::What::Switchover(_)) => {
+                Err(Status::not_found("no switchover is scheduled"))
+            }
+            _ => Ok(Response::new(v1::UnscheduleReply::default())),
+        }
+    }
+}
+
 async fn serve(fake: Fake) -> SocketAddr {
     serve_with(tonic::transport::Server::builder(), fake).await
 }
@@ -242,7 +291,8 @@ async fn serve_with(mut server: tonic::transport::Server, fake: Fake) -> SocketA
     let address = listener.local_addr().expect("an address");
     tokio::spawn(
         server
-            .add_service(AdminServer::new(fake))
+            .add_service(AdminServer::new(fake.clone()))
+            .add_service(PlannedServer::new(fake))
             .serve_with_incoming(TcpListenerStream::new(listener)),
     );
     address
@@ -356,6 +406,129 @@ async fn a_switchover_is_followed_to_its_end() {
     assert_ended(&output, 0, "drain: waiting for n2");
     assert_eq!(stdout(&output), "Done: n2 is primary in epoch 5\n");
     assert_eq!(fake.asked()[0].1, "Bearer right");
+}
+
+#[tokio::test]
+async fn a_time_makes_a_schedule_of_it_and_now_does_not() {
+    let fake = Fake::default().asks(Ok(vec![step(v1::RequestStep::Done, "n2 is primary")]));
+    let address = serve(fake.clone()).await;
+    let run = async |words: &[&str]| {
+        let words = [words, &["--yes"]].concat();
+        clusterctl(&[address], Some("right"), &words).await
+    };
+    let now = run(&["switchover", "--scheduled", "now"]).await;
+    assert_ended(&now, 0, "");
+    let at = "2999-12-31T23:00:00+01:00";
+    let then = run(&["switchover", "--candidate", "n2", "--scheduled", at]).await;
+    assert_ended(&then, 0, "");
+    assert!(
+        stdout(&then).starts_with("Scheduled: what was asked at 2999-12-31T23:00:00+01:00\n"),
+        "{}",
+        stdout(&then)
+    );
+    let restart = [
+        "restart",
+        "n2",
+        "n3",
+        "--scheduled",
+        at,
+        "--role",
+        "replica",
+        "--limit",
+        "5min",
+        "--dry-run",
+    ];
+    assert_ended(&run(&restart).await, 0, "");
+    let bad = run(&["switchover", "--scheduled", "tomorrow"]).await;
+    assert_ended(&bad, 3, "unreadable");
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 5, "{asked:?}");
+    assert!(asked[1].0.contains(r#"to: "n2""#), "{}", asked[1].0);
+    for (place, member) in [(2, "n2"), (3, "n3")] {
+        let what = &asked[place].0;
+        for words in [
+            &format!(r#"member: "{member}", role: "replica""#),
+            "limit_ms: 300000",
+            "dry_run=true",
+        ] {
+            assert!(what.contains(words), "{words}: {what}");
+        }
+    }
+    assert!(asked.iter().all(|(_, bearer)| bearer == "Bearer right"));
+}
+
+#[tokio::test]
+async fn what_is_scheduled_is_flushed_in_either_order_of_words() {
+    let fake = Fake::default();
+    let address = serve(fake.clone()).await;
+    for words in [["flush", "restart", "n2"], ["flush", "n2", "restart"]] {
+        let output = clusterctl(&[address], Some("right"), &words).await;
+        assert_ended(&output, 0, "");
+        assert!(stdout(&output).starts_with("Taken back"), "{words:?}");
+    }
+    let none = clusterctl(&[address], Some("right"), &["flush", "switchover"]).await;
+    assert_ended(&none, 3, "no switchover is scheduled");
+    let usage = clusterctl(&[address], Some("right"), &["flush", "restart"]).await;
+    assert_ended(&usage, 2, "which member");
+    assert_eq!(fake.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn members_that_are_not_as_wanted_are_left_out_of_a_restart() {
+    let member = |name: &str, role: v1::Role, version, pending_restart| v1::MemberStatus {
+        name: name.to_owned(),
+        role: role.into(),
+        server_version: Some(version),
+        pending_restart,
+        ..Default::default()
+    };
+    let status = v1::Status {
+        members: vec![
+            member("n1", v1::Role::Primary, 150_020, true),
+            member("n2", v1::Role::SyncStandby, 150_021, true),
+            member("n3", v1::Role::Standby, 150_020, false),
+        ],
+        ..Default::default()
+    };
+    let all = ["restart", "n1", "n2", "n3", "--yes"];
+    for (conditions, fits, left_out) in [
+        (
+            &["--role", "replica", "--if-pending"][..],
+            1,
+            "n1 is primary, not replica",
+        ),
+        (
+            &["--pg-version", "15.21"],
+            2,
+            "n2 does not run a version below 15.21",
+        ),
+        (
+            &["--role", "standby_leader"],
+            0,
+            "n3 is replica, not standby_leader",
+        ),
+    ] {
+        let mut fake = Fake {
+            status: status.clone(),
+            ..Fake::default()
+        };
+        for _ in 0..fits {
+            fake = fake.asks(Ok(vec![step(v1::RequestStep::Done, "restarted")]));
+        }
+        let address = serve(fake.clone()).await;
+        let words = [&all[..], conditions].concat();
+        let output = clusterctl(&[address], Some("right"), &words).await;
+        assert_ended(&output, 0, left_out);
+        assert_eq!(fake.asked().len(), fits, "{conditions:?}");
+    }
+    let address = serve(Fake::default()).await;
+    let words = [&all[..], &["--pg-version", "9.6"]].concat();
+    let output = clusterctl(&[address], Some("right"), &words).await;
+    assert_ended(
+        &output,
+        2,
+        "--pg-version: Invalid PostgreSQL version format",
+    );
 }
 
 #[tokio::test]

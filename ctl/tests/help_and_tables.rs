@@ -8,7 +8,8 @@ use cluster_proto::v1;
 use clusterctl::args::{Arguments, Change, Diff, Format, SetSettings, Wait};
 use clusterctl::commands::settings::{edit, revisions};
 use clusterctl::commands::{
-    explain, history, list, members, overview, requests, settings, snapshot, status, wait,
+    explain, history, list, members, overview, planned as scheduled, requests, settings, snapshot,
+    status, wait,
 };
 use clusterctl::output::{Paint, Report};
 use clusterctl::view::{SettingsView, StatusView};
@@ -317,6 +318,58 @@ fn bad_night() -> v1::Status {
         ),
     ];
     status
+}
+
+/// A switchover and a restart are to come.
+fn planned() -> v1::Status {
+    let schedule = |id: &str, text: &str, work| v1::Schedule {
+        id: id.to_owned(),
+        work: Some(work),
+        due_unix_ms: NOW + 7_200_000,
+        due: "2026-11-22T03:00:00+01:00".to_owned(),
+        by: "root@db2: patching".to_owned(),
+        at_unix_ms: NOW,
+        text: text.to_owned(),
+    };
+    let switchover = v1::ScheduledSwitchover {
+        from: "n1".to_owned(),
+        to: "n2".to_owned(),
+    };
+    let restart = v1::ScheduledRestart {
+        member: "n3".to_owned(),
+        older_than: "15.21".to_owned(),
+        ..Default::default()
+    };
+    v1::Status {
+        schedules: vec![
+            schedule(
+                "00000000000000ac",
+                "switchover from n1 to n2",
+                v1::schedule::Work::Switchover(switchover),
+            ),
+            schedule(
+                "00000000000000ad",
+                "restart of n3 if its version is below 15.21",
+                v1::schedule::Work::Restart(restart),
+            ),
+        ],
+        ..calm()
+    }
+}
+
+#[test]
+fn what_is_scheduled_is_shown() {
+    let status = planned();
+    let notes = ["n2 would become primary".to_owned()];
+    let mut text = in_every_format(&list::list(&StatusView::from(&status), Paint::plain()));
+    let view = StatusView::from(&status);
+    let screen = status::render(&view, None, NOW, Paint::plain());
+    text.push_str(&screen.text(Format::Table).expect("can be written"));
+    for dry_run in [true, false] {
+        let report = scheduled::scheduled_report(&status.schedules[0], &notes, dry_run);
+        text.push_str(&in_every_format(&report));
+    }
+    assert_golden("planned.txt", &text);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! `harness_itself` shows that the harness breaks what it says it breaks; `bootstrap` is first and
 //! second starts; `failover` is a lost primary; `fencing` is a primary that must not go on;
-//! `partition` is each side of each cut; `requests` is what operators ask for; `membership` is
+//! `partition` is each side of each cut; `requests` is what operators ask for, `planned` what they plan; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
@@ -37,6 +37,7 @@ mod page;
 mod parameters;
 mod partition;
 mod patroni;
+mod planned;
 mod proxy;
 mod requests;
 mod snapshots;

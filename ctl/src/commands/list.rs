@@ -13,7 +13,7 @@ struct Column {
     cell: fn(&MemberView, &StatusView) -> Value,
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column {
         title: "Member",
         name: "Member",
@@ -81,6 +81,12 @@ const COLUMNS: [Column; 12] = [
         cell: |m, _| text(if m.pending_restart { "*" } else { "" }),
     },
     Column {
+        title: "Scheduled restart",
+        name: "Scheduled restart",
+        align: Align::Left,
+        cell: |m, s| text(&scheduled_restart(m, s)),
+    },
+    Column {
         title: "Tags",
         name: "Tags",
         align: Align::Left,
@@ -88,7 +94,7 @@ const COLUMNS: [Column; 12] = [
     },
 ];
 
-/// The last two columns are shown only when a member has something there.
+/// The columns after these are shown only when a member has something there.
 const ALWAYS: usize = 10;
 
 /// `list`.
@@ -189,6 +195,15 @@ fn footer(status: &StatusView, paint: Paint) -> String {
         );
         lines.push_str(&format!("{}\n", paint.warn(&text)));
     }
+    let switchover = status.schedules.iter().find(|it| it.member.is_none());
+    if let Some(schedule) = switchover {
+        lines.push_str(&format!(" Switchover scheduled at: {}\n", schedule.due));
+        for (word, name) in [("from", &schedule.from), ("to", &schedule.to)] {
+            if let Some(name) = name {
+                lines.push_str(&format!("{word:>24}: {name}\n"));
+            }
+        }
+    }
     for request in status.requests.iter().filter(|request| request.is_open) {
         let to = request.member.as_deref().unwrap_or("the best standby");
         lines.push_str(&format!(
@@ -197,6 +212,19 @@ fn footer(status: &StatusView, paint: Paint) -> String {
         ));
     }
     lines
+}
+
+/// When, and as Patroni shows it what its version must be below.
+fn scheduled_restart(member: &MemberView, status: &StatusView) -> String {
+    let mut all = status.schedules.iter();
+    let of = all.find(|schedule| schedule.member.as_ref() == Some(&member.name));
+    match of {
+        Some(schedule) => match &schedule.older_than {
+            Some(version) => format!("{} if version < {version}", schedule.due),
+            None => schedule.due.clone(),
+        },
+        None => String::new(),
+    }
 }
 
 /// The host clients connect to; with the port when any differs from 5432 or a host occurs twice.

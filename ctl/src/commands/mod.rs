@@ -11,6 +11,7 @@ pub mod local;
 pub mod members;
 pub mod other;
 pub mod overview;
+pub mod planned;
 pub mod requests;
 pub mod settings;
 pub mod snapshot;
@@ -147,6 +148,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Pause(change) => requests::pause(&context, &change).await,
         Command::Resume(change) => requests::resume(&context, &change).await,
         Command::Cancel(args) => requests::cancel(&context, &args).await,
+        Command::Flush(args) => planned::flush(&context, &args).await,
         Command::Settings(args) => settings::run(&context, &args.command).await,
         Command::Members(args) => match args.command {
             MembersCommand::List => {

@@ -4,6 +4,7 @@ use cluster_proto::v1::{self, request_kind::Kind as RequestKind};
 
 use super::Context;
 use super::members::as_status;
+use super::planned;
 use crate::args::{Cancel, Change, Failover, OnMembers, Reinit, Restart, Switchover, Waiting};
 use crate::ask::{self, Asking, by};
 use crate::confirm;
@@ -60,14 +61,24 @@ impl Context {
 /// Not confirmed, refused, failed, unreachable, or unknown.
 pub async fn switchover(context: &Context, args: &Switchover) -> Result<(), Stop> {
     let to = args.to.as_deref().unwrap_or("the best standby");
+    let at = planned::at(args.scheduled.as_ref());
     context
         .confirm("switchover", &args.change, |status| {
-            let from = status.primary.as_deref().unwrap_or("nobody");
+            let primary = status.primary.as_deref().unwrap_or("nobody");
+            let (from, when) = match (at, &args.from) {
+                (None, _) => (primary, String::new()),
+                (Some(at), None) => ("whoever is primary then", format!(" at {at}")),
+                (Some(at), Some(from)) => (from.as_str(), format!(" at {at}")),
+            };
             format!(
-                "Hand over from {from} to {to}: sessions on {from} end, writes pause for a moment."
+                "Hand over{when} from {from} to {to}: sessions on the old primary end, writes pause for a \
+                 moment."
             )
         })
         .await?;
+    if let Some(at) = at {
+        return planned::switchover(context, args, at).await;
+    }
     let kind = RequestKind::Switchover(v1::Switchover {
         to: args.to.clone().unwrap_or_default(),
     });
@@ -140,11 +151,22 @@ pub async fn restart(context: &Context, args: &Restart) -> Result<(), Stop> {
     if args.pending {
         return restart_pending(context, args).await;
     }
+    let at = planned::at(args.scheduled.as_ref());
+    let members = match at {
+        Some(_) => args.members.clone(),
+        None => planned::fitting(context, args).await?,
+    };
+    if members.is_empty() {
+        return context.write(&Report::single(
+            "text",
+            "no member is as wanted: nothing is restarted",
+        ));
+    }
     context
         .confirm("restart", &args.change, |status| {
-            let mut question = format!("Restart PostgreSQL on {}.", args.members.join(", "));
-            if args
-                .members
+            let when = at.map_or_else(String::new, |at| format!(" at {at}"));
+            let mut question = format!("Restart PostgreSQL{when} on {}.", members.join(", "));
+            if members
                 .iter()
                 .any(|name| Some(name) == status.primary.as_ref())
             {
@@ -153,8 +175,11 @@ pub async fn restart(context: &Context, args: &Restart) -> Result<(), Stop> {
             question
         })
         .await?;
+    if let Some(at) = at {
+        return planned::restart(context, args, at).await;
+    }
     let waiting = waiting_of(args);
-    for member in &args.members {
+    for member in &members {
         let kind = RequestKind::Restart(v1::OnMember {
             member: member.clone(),
         });

@@ -115,6 +115,10 @@ impl Screen {
             let text = self.paint.warn(&text);
             self.line("PAUSED", &text);
         }
+        for schedule in &status.schedules {
+            let text = format!("{} at {}, by {}", schedule.what, schedule.due, schedule.by);
+            self.line("Scheduled", &text);
+        }
         if let Some(reign) = &status.reign {
             let stands = match (reign.phase.as_str(), reign.is_activated) {
                 ("granted", true) => "open to clients",

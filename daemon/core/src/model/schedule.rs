@@ -200,6 +200,26 @@ pub fn version_text(number: u32) -> String {
     }
 }
 
+/// Reads `15.21` or `9.6.24` into the number PostgreSQL itself has for it.
+///
+/// # Errors
+/// It is none; Patroni's sentence.
+pub fn version_number(text: &str) -> Result<u32, String> {
+    let parts: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
+    let parts = parts.map_err(|_| format!("Invalid PostgreSQL version: {text}"))?;
+    match parts[..] {
+        [major, minor] if (10..1000).contains(&major) && minor < 10_000 => {
+            Ok(major * 10_000 + minor)
+        }
+        [first, second, third] if first < 1000 && second < 100 && third < 100 => {
+            Ok(first * 10_000 + second * 100 + third)
+        }
+        _ => Err(format!(
+            "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +228,23 @@ mod tests {
     fn versions_are_written_as_people_write_them() {
         assert_eq!(version_text(150_021), "15.21");
         assert_eq!(version_text(90_624), "9.6.24");
+    }
+
+    #[test]
+    fn versions_are_read_as_patroni_reads_them() {
+        assert_eq!(version_number("15.21"), Ok(150_021));
+        assert_eq!(version_number("9.6.24"), Ok(90_624));
+        for (text, words) in [
+            ("fifteen", "Invalid PostgreSQL version: fifteen"),
+            ("15.x", "Invalid PostgreSQL version: 15.x"),
+            ("15", "X.Y or X.Y.Z is accepted: 15"),
+            ("9.6", "X.Y or X.Y.Z is accepted: 9.6"),
+            ("1.2.3.4", "X.Y or X.Y.Z is accepted"),
+            ("4000000000.1", "X.Y or X.Y.Z is accepted"),
+        ] {
+            let refused = version_number(text).expect_err(text);
+            assert!(refused.contains(words), "{refused}");
+        }
     }
 
     #[test]

@@ -1,20 +1,21 @@
 //! gRPC for planned work.
 
+use std::sync::Arc;
+
 use cluster_core::change::{Command, Rejected};
 use cluster_core::model::request::RequestKind;
-use cluster_core::model::schedule::{Conditions, Role, Slot, Work};
+use cluster_core::model::schedule::{Conditions, Role, Slot, Work, version_number};
 use cluster_core::model::{MemberName, RequestId};
 use cluster_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{bound, command, due, known, report, version, wall};
+use super::{bound, command, due, known, report, wall};
 use crate::api::admin::{authorize, not_proposed};
 use crate::api::asks::{Asks, new_request_id};
 use crate::api::status;
 use crate::board::{Board, Foresight, LeaseView, ProposeError};
 use crate::secret::AdminToken;
 use crate::wire;
-use std::sync::Arc;
 
 /// The service.
 pub struct PlannedService {
@@ -58,7 +59,7 @@ fn restart(asked: &v1::ScheduledRestart, problems: &mut Vec<String>) -> Option<W
     }
     let mut older_than = None;
     if !asked.older_than.is_empty() {
-        match version(&asked.older_than) {
+        match version_number(&asked.older_than) {
             Ok(version) => older_than = Some(version),
             Err(why) => problems.push(format!("version: {why}")),
         }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use cluster_core::change::Command;
 use cluster_core::decide::schedules;
-use cluster_core::model::schedule::{Conditions, Due, Role, Slot, Work};
+use cluster_core::model::schedule::{Conditions, Due, Role, Slot, Work, version_number};
 use cluster_core::model::{MemberKind, MemberName};
 use serde_json::{Map, Value};
 
-use super::{BadTime, bound, command, due, version, wall};
+use super::{BadTime, bound, command, due, wall};
 use crate::api::asks::{Asks, PROPOSE_LIMIT, new_request_id};
 use crate::api::writes::{Answer, Endpoint, is_true, refused, unknown};
 use crate::board::{Board, ProposeError};
@@ -160,7 +160,7 @@ pub(in crate::api) fn conditions(
             }
             "postgres_version" => {
                 let text = value.as_str().map_or(value.to_string(), str::to_owned);
-                match version(&text) {
+                match version_number(&text) {
                     Ok(version) => conditions.older_than = Some(version),
                     Err(why) => bad(why),
                 }

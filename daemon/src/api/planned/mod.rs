@@ -79,26 +79,6 @@ pub(super) fn wall() -> Duration {
         .unwrap_or_default()
 }
 
-/// Reads `15.21` or `9.6.24` into the number PostgreSQL itself has for it.
-///
-/// # Errors
-/// It is none; Patroni's sentence.
-pub fn version(text: &str) -> Result<u32, String> {
-    let parts: Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
-    let parts = parts.map_err(|_| format!("Invalid PostgreSQL version: {text}"))?;
-    match parts[..] {
-        [major, minor] if (10..1000).contains(&major) && minor < 10_000 => {
-            Ok(major * 10_000 + minor)
-        }
-        [first, second, third] if first < 1000 && second < 100 && third < 100 => {
-            Ok(first * 10_000 + second * 100 + third)
-        }
-        _ => Err(format!(
-            "Invalid PostgreSQL version format: X.Y or X.Y.Z is accepted: {text}"
-        )),
-    }
-}
-
 /// The newest word of a member, as known here.
 fn report<'a>(board: &'a Board, member: &MemberName) -> Option<&'a MemberReport> {
     if *member == board.me {
@@ -189,23 +169,6 @@ mod tests {
             ("1916-08-27T12:45:00+00:00", BadTime::Past),
         ] {
             assert_eq!(due(text, now), Err(why), "{text}");
-        }
-    }
-
-    #[test]
-    fn versions_are_read_as_patroni_reads_them() {
-        assert_eq!(version("15.21"), Ok(150_021));
-        assert_eq!(version("9.6.24"), Ok(90_624));
-        for (text, words) in [
-            ("fifteen", "Invalid PostgreSQL version: fifteen"),
-            ("15.x", "Invalid PostgreSQL version: 15.x"),
-            ("15", "X.Y or X.Y.Z is accepted: 15"),
-            ("9.6", "X.Y or X.Y.Z is accepted: 9.6"),
-            ("1.2.3.4", "X.Y or X.Y.Z is accepted"),
-            ("4000000000.1", "X.Y or X.Y.Z is accepted"),
-        ] {
-            let refused = version(text).expect_err(text);
-            assert!(refused.contains(words), "{refused}");
         }
     }
 }
