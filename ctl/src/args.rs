@@ -466,6 +466,8 @@ Keys:
                  the same of whoever is the primary, and of the standbys; they win over the ones above
   maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions
                  as in the table [settings] of the config file
+  backup_schedule
+                 when a base backup is taken, in UTC: \"every 6h\", \"daily 02:00\", \"weekly sun 02:00\" or off
 With --member, over what the member's config file says (empty: as the file says):
   parameters.NAME    a PostgreSQL parameter of this member; it wins over all others
   nofailover         true: never promoted

@@ -43,6 +43,7 @@ pub struct StatusView {
     pub last_failover_ms: Option<u64>,
     pub confirming: ConfirmingView,
     pub blocked: Option<BlockedView>,
+    pub backups: Option<BackupsView>,
 }
 
 /// How commits are confirmed now.
@@ -59,6 +60,29 @@ pub struct ConfirmingView {
     pub survivable_with_primary: Option<u32>,
     pub survivable_standbys_text: String,
     pub survivable_with_primary_text: String,
+}
+
+/// Backups that the cluster takes by itself.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct BackupsView {
+    pub schedule: String,
+    pub next_unix_ms: Option<u64>,
+    pub newest: Option<BackupRunView>,
+    pub newest_stored: Option<BackupRunView>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct BackupRunView {
+    pub member: String,
+    pub due_unix_ms: u64,
+    pub attempt: u32,
+    pub began_unix_ms: u64,
+    pub ended_unix_ms: Option<u64>,
+    pub id: Option<String>,
+    pub bytes: Option<u64>,
+    pub failure: Option<String>,
 }
 
 /// Why nobody is promoted.
@@ -91,6 +115,7 @@ pub struct SettingsView {
     pub seal_patience_ms: u64,
     pub probe_limit_ms: u64,
     pub keep_standby_sessions: bool,
+    pub backup_schedule: Option<String>,
     pub parameters: BTreeMap<String, String>,
     pub primary_parameters: BTreeMap<String, String>,
     pub standby_parameters: BTreeMap<String, String>,
@@ -416,6 +441,34 @@ impl From<&v1::Status> for StatusView {
                 .map(ConfirmingView::from)
                 .unwrap_or_default(),
             blocked: status.blocked.as_ref().map(BlockedView::from),
+            backups: status.backups.as_ref().map(BackupsView::from),
+        }
+    }
+}
+
+impl From<&v1::ScheduledBackups> for BackupsView {
+    fn from(found: &v1::ScheduledBackups) -> Self {
+        Self {
+            schedule: found.schedule.clone(),
+            next_unix_ms: found.next_unix_ms,
+            newest: found.newest.as_ref().map(BackupRunView::from),
+            newest_stored: found.newest_stored.as_ref().map(BackupRunView::from),
+        }
+    }
+}
+
+impl From<&v1::BackupRun> for BackupRunView {
+    fn from(run: &v1::BackupRun) -> Self {
+        let id = some(&run.id);
+        Self {
+            member: run.member.clone(),
+            due_unix_ms: run.due_unix_ms,
+            attempt: run.attempt,
+            began_unix_ms: run.began_unix_ms,
+            ended_unix_ms: run.ended_unix_ms,
+            bytes: id.is_some().then_some(run.bytes),
+            id,
+            failure: some(&run.failure),
         }
     }
 }
@@ -474,6 +527,7 @@ impl From<&v1::SettingsReply> for SettingsView {
             seal_patience_ms: settings.seal_patience_ms,
             probe_limit_ms: settings.probe_limit_ms,
             keep_standby_sessions: settings.keep_standby_sessions,
+            backup_schedule: some(&settings.backup_schedule),
             parameters: settings.parameters.clone().into_iter().collect(),
             primary_parameters: settings.primary_parameters.clone().into_iter().collect(),
             standby_parameters: settings.standby_parameters.clone().into_iter().collect(),

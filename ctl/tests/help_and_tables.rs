@@ -444,6 +444,73 @@ fn status_says_what_keeps_wal_from_the_repository_and_since_when() {
 }
 
 #[test]
+fn status_says_how_scheduled_backups_stand_and_why_one_failed() {
+    let line = |backups: v1::ScheduledBackups| {
+        let mut status = calm();
+        status.backups = Some(backups);
+        let text = status::render(&StatusView::from(&status), None, NOW, Paint::plain()).human;
+        let line = text.lines().find(|line| line.starts_with("Backup"));
+        line.expect("a line on backups").to_owned()
+    };
+    let stored = v1::BackupRun {
+        due_unix_ms: NOW - 7_200_000,
+        attempt: 1,
+        member: "n2".to_owned(),
+        began_unix_ms: NOW - 7_200_000,
+        ended_unix_ms: Some(NOW - 600_000),
+        id: "one".to_owned(),
+        bytes: 5,
+        failure: String::new(),
+    };
+    let open = v1::BackupRun {
+        member: "n3".to_owned(),
+        began_unix_ms: NOW - 12_000,
+        ended_unix_ms: None,
+        id: String::new(),
+        ..stored.clone()
+    };
+    let failed = v1::BackupRun {
+        attempt: 2,
+        ended_unix_ms: Some(NOW - 3_000),
+        failure: "no space".to_owned(),
+        ..open.clone()
+    };
+    let with = |newest: &v1::BackupRun| v1::ScheduledBackups {
+        schedule: "every 6h".to_owned(),
+        next_unix_ms: Some(NOW + 1),
+        newest: Some(newest.clone()),
+        newest_stored: Some(stored.clone()),
+    };
+    let fine = line(with(&stored));
+    assert!(
+        fine.contains("one of 10 min ago by n2, 5 bytes; schedule every 6h, next "),
+        "{fine}"
+    );
+    assert!(
+        !fine.contains("FAILED") && !fine.contains("takes one"),
+        "{fine}"
+    );
+    let running = line(with(&open));
+    assert!(
+        running.ends_with("; n3 takes one since 12.0 s"),
+        "{running}"
+    );
+    let bad = line(with(&failed));
+    assert!(
+        bad.ends_with("; attempt 2 of n3 FAILED 3.0 s ago: no space"),
+        "{bad}"
+    );
+    let none = line(v1::ScheduledBackups {
+        newest_stored: None,
+        ..with(&open)
+    });
+    assert!(
+        none.contains("none is stored by the schedule yet"),
+        "{none}"
+    );
+}
+
+#[test]
 fn list_on_a_bad_night() {
     let view = StatusView::from(&bad_night());
     assert_golden(

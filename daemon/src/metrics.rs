@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cluster_core::decide;
 use cluster_core::model::lease::Moment;
-use cluster_core::model::{MemberReport, PostgresStatus};
+use cluster_core::model::{ClusterState, MemberReport, PostgresStatus};
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::api::health::Health;
@@ -40,6 +40,7 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     own(&mut sheet, board, lease);
     durability(&mut sheet, board, lease.now());
     archive(&mut sheet, &board.own, wall);
+    scheduled_backups(&mut sheet, &board.state);
     members(&mut sheet, board, lease.now());
     sheet.text()
 }
@@ -537,6 +538,34 @@ fn archive(sheet: &mut Sheet, own: &MemberReport, wall: Duration) {
             "clusterd_archive_lag_seconds",
             "Age of the newest commit that is sure to be in the repository.",
             (wall.as_secs_f64() - seconds(until)).max(0.0),
+        );
+    }
+}
+
+fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
+    let Some(newest) = state.backup_runs.last() else {
+        return;
+    };
+    sheet.flag(
+        "clusterd_scheduled_backup_running",
+        "1 while a scheduled backup is taken by some member.",
+        newest.is_open(),
+    );
+    sheet.flag(
+        "clusterd_scheduled_backup_failed",
+        "1 if the newest scheduled backup that is over failed.",
+        state
+            .backup_runs
+            .iter()
+            .rev()
+            .find(|run| !run.is_open())
+            .is_some_and(|run| run.failed_at().is_some()),
+    );
+    if let Some((at, _)) = state.stored_backup().and_then(|run| run.ended()) {
+        sheet.gauge(
+            "clusterd_scheduled_backup_last_stored_time",
+            "When the newest scheduled backup was stored, Unix seconds.",
+            seconds(at),
         );
     }
 }

@@ -134,7 +134,9 @@ pub async fn run(
             masks: Masks::new(config.secrets()),
         }),
         foresight: Arc::new(BoardForesight),
-        backups: backups.map(|it| Arc::new(it) as Arc<dyn api::BackupControl>),
+        backups: backups
+            .clone()
+            .map(|it| Arc::new(it) as Arc<dyn api::BackupControl>),
         snapshots: api::snapshots::Shelf {
             folder: snapshot::folder(&config.state_dir),
             recipients: backup_recipients(&config),
@@ -178,6 +180,7 @@ pub async fn run(
         beside: &beside,
         archive,
         turn,
+        backups,
     });
     snapshot::start(snapshots, shutdown.clone())?;
     tracing::info!(node = %store.identity().node_id, "serves");
@@ -415,6 +418,7 @@ struct Built<'a> {
     beside: &'a Handle,
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
+    backups: Option<backup::Backups>,
 }
 
 /// What runs.
@@ -566,6 +570,17 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         propose: Arc::clone(&backend) as Arc<dyn Propose>,
         turn: built.turn,
     };
+    if let Some(backups) = built.backups {
+        let keeper = backup::Keeper {
+            me: config.name.clone(),
+            daemon_start: built.daemon_start.clone(),
+            backups,
+            board: built.board.subscribe(),
+            is_current: is_current.subscribe(),
+            propose: Arc::clone(&backend) as Arc<dyn Propose>,
+        };
+        keeper.start(built.shutdown.clone());
+    }
     let boarder = Boarder {
         store: store.clone(),
         backend: Arc::clone(&backend),

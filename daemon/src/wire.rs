@@ -17,8 +17,9 @@ use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
-    Addresses, Epoch, Incarnation, MemberName, MemberReport, Phase, Reign, Request, RequestKind,
-    RequestOutcome, Rule, RuleId, Schedule, Settings, Tags,
+    Addresses, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation, MemberName,
+    MemberReport, Phase, Recurrence, Reign, Request, RequestKind, RequestOutcome, Rule, RuleId,
+    Schedule, Settings, Tags,
 };
 use cluster_proto::v1;
 
@@ -475,6 +476,7 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
         seal_patience_ms,
         probe_limit_ms,
         keep_standby_sessions,
+        backup_schedule,
         parameters,
         primary_parameters,
         standby_parameters,
@@ -512,6 +514,10 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
         seal_patience_ms,
         probe_limit_ms,
         keep_standby_sessions,
+        backup_schedule: match backup_schedule.is_off() {
+            true => String::new(),
+            false => backup_schedule.to_string(),
+        },
         parameters: parameters.into_iter().collect(),
         primary_parameters: primary_parameters.into_iter().collect(),
         standby_parameters: standby_parameters.into_iter().collect(),
@@ -613,6 +619,13 @@ pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
         seal_patience_ms: settings.seal_patience_ms,
         probe_limit_ms: settings.probe_limit_ms,
         keep_standby_sessions: settings.keep_standby_sessions,
+        // Empty: from a version that has none.
+        backup_schedule: match settings.backup_schedule.as_str() {
+            "" => Recurrence::Off,
+            text => text
+                .parse()
+                .map_err(|why: String| bad("backup_schedule", why))?,
+        },
         parameters: settings.parameters.into_iter().collect(),
         primary_parameters: settings.primary_parameters.into_iter().collect(),
         standby_parameters: settings.standby_parameters.into_iter().collect(),
@@ -658,6 +671,41 @@ pub fn busy(busy: &Busy) -> v1::Busy {
         for_ms: busy.for_ms,
         done_bytes: busy.bytes.map(|(done, _)| done),
         total_bytes: busy.bytes.map(|(_, total)| total),
+    }
+}
+
+/// The backups that are taken by schedule; none without a schedule and without any.
+pub fn scheduled_backups(state: &ClusterState) -> Option<v1::ScheduledBackups> {
+    let schedule = state.settings.backup_schedule;
+    if schedule.is_off() && state.backup_runs.is_empty() {
+        return None;
+    }
+    let newest = state.backup_runs.last();
+    Some(v1::ScheduledBackups {
+        schedule: schedule.to_string(),
+        next_unix_ms: newest.and_then(|run| schedule.next(run.due_unix_ms)),
+        newest: newest.map(backup_run),
+        newest_stored: state.stored_backup().map(backup_run),
+    })
+}
+
+fn backup_run(run: &BackupRun) -> v1::BackupRun {
+    let (ended_unix_ms, id, bytes, failure) = match run.ended() {
+        None => (None, String::new(), 0, String::new()),
+        Some((at, BackupOutcome::Stored { id, bytes })) => {
+            (Some(at), id.clone(), *bytes, String::new())
+        }
+        Some((at, BackupOutcome::Failed { why })) => (Some(at), String::new(), 0, why.clone()),
+    };
+    v1::BackupRun {
+        due_unix_ms: run.due_unix_ms,
+        attempt: run.attempt,
+        member: run.taker.to_string(),
+        began_unix_ms: run.began_unix_ms,
+        ended_unix_ms,
+        id,
+        bytes,
+        failure,
     }
 }
 

@@ -233,6 +233,7 @@ fn settings_are_read_back_as_they_were_written() {
         seal_patience_ms: 6,
         probe_limit_ms: 7,
         keep_standby_sessions: true,
+        backup_schedule: "daily 02:00".parse().expect("a schedule"),
         parameters: map("work_mem", "8MB"),
         primary_parameters: map("checkpoint_timeout", "15min"),
         standby_parameters: map("hot_standby_feedback", "on"),

@@ -15,6 +15,7 @@
 //! confirm and do not replay.
 
 mod backup;
+mod backup_schedule;
 mod bad_input;
 mod bootstrap;
 mod by_hand;

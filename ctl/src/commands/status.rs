@@ -155,6 +155,7 @@ impl Screen {
         self.line("Lease", &lease);
         self.durability(status);
         self.archive(status, now);
+        self.backups(status, now);
         let leader = status.raft_leader.as_deref().unwrap_or("none known");
         self.line(
             "Raft",
@@ -275,6 +276,47 @@ impl Screen {
             let _ = write!(text, "; {} files wait", archive.waiting);
         }
         self.line("Archive", &text);
+    }
+
+    /// What the schedule asks for, and how the newest backup stands.
+    fn backups(&mut self, status: &StatusView, now: u64) {
+        let Some(found) = &status.backups else {
+            return;
+        };
+        let age = |at: u64| length(now.saturating_sub(at));
+        let mut text = match &found.newest_stored {
+            Some(run) => format!(
+                "{} of {} ago by {}, {} bytes",
+                run.id.as_deref().unwrap_or_default(),
+                age(run.ended_unix_ms.unwrap_or(now)),
+                run.member,
+                run.bytes.unwrap_or(0)
+            ),
+            None => "none is stored by the schedule yet".to_owned(),
+        };
+        let _ = write!(text, "; schedule {}", found.schedule);
+        if let Some(at) = found.next_unix_ms {
+            let _ = write!(text, ", next {}", moment(at));
+        }
+        match &found.newest {
+            Some(run) if run.ended_unix_ms.is_none() => {
+                let since = age(run.began_unix_ms);
+                let _ = write!(text, "; {} takes one since {since}", run.member);
+            }
+            Some(run) => {
+                if let Some(why) = &run.failure {
+                    let ended = age(run.ended_unix_ms.unwrap_or(now));
+                    let _ = write!(
+                        text,
+                        "; attempt {} of {} FAILED {ended} ago: {why}",
+                        run.attempt, run.member
+                    );
+                    text = self.paint.bad(&text);
+                }
+            }
+            None => {}
+        }
+        self.line("Backup", &text);
     }
 
     /// Which members are missing, what may be lost without them, and how to go on all the same.

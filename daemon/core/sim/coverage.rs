@@ -43,6 +43,18 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "nobody takes snapshots here; the rules' tests have it",
     ),
     (
+        "backup-due",
+        "no simulated cluster has a schedule; the rules' tests and a scenario have it",
+    ),
+    (
+        "backup-waits",
+        "no simulated cluster has a schedule; the rules' tests have it",
+    ),
+    (
+        "backup-void",
+        "no simulated cluster has a schedule; the rules' tests have it",
+    ),
+    (
         "parameters-taken-back",
         "no simulated PostgreSQL refuses to start; the rules' tests and a scenario have it",
     ),
@@ -102,6 +114,7 @@ const UNDECIDED: &[&str] = &[
     "rule-withdrawn",
     "snapshots",
     "schedules",
+    "scheduled-backups",
     "restart-pending",
     "take-back-parameters",
 ];

@@ -249,7 +249,6 @@ impl World {
             state: &state,
             times: state.settings.times(),
             reports: &lead.reports,
-            wall_unix_ms: WALL_UNIX_MS + self.now / MS,
             leading_for: granter.stamp().saturating_sub(lead.led_since),
             base_age: granter.base_age(),
             grant_age: granter.grant_age(),
@@ -265,6 +264,7 @@ impl World {
                 .is_some_and(|lease| granter.has_led_for(settled_from, lease)),
             recent_grants: &recent,
             request_ages: &ages,
+            wall_unix_ms: Some(WALL_UNIX_MS + self.now / MS),
         };
         let verdict = decide_cluster(&view);
         self.check_paused(&state, &verdict);

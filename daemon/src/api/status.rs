@@ -81,6 +81,7 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         last_failover_ms: board.last_failover.map(wire::millis),
         blocked: board.look(now, decide::blocked).as_ref().map(wire::blocked),
         confirming: Some(wire::confirming(&confirming, state.settings.mode)),
+        backups: wire::scheduled_backups(state),
         fence_in_ms: lease_left
             .map(|left| left.saturating_sub(wire::millis(board.times.stop_soft))),
     }

@@ -6,6 +6,7 @@
 
 mod archiver;
 mod coverage;
+mod keeper;
 mod shelf;
 mod taker;
 mod teller;
@@ -25,6 +26,7 @@ use crate::reconcile::durable::DurableRecord;
 
 use archiver::Archiver;
 pub use archiver::command;
+pub use keeper::Keeper;
 use shelf::Shelf;
 pub use taker::{Backups, now_unix_ms};
 use teller::Teller;

@@ -301,6 +301,8 @@ pub struct SettingsTable {
     pub probe_limit: String,
     /// Sessions on a standby survive its promotion.
     pub keep_standby_sessions: bool,
+    /// When the cluster takes a base backup by itself.
+    pub backup_schedule: String,
     /// PostgreSQL parameters of every member.
     pub parameters: BTreeMap<String, toml::Value>,
 }
@@ -420,6 +422,7 @@ impl Default for SettingsTable {
             seal_patience: "1s".to_owned(),
             probe_limit: "5s".to_owned(),
             keep_standby_sessions: false,
+            backup_schedule: "off".to_owned(),
             parameters: BTreeMap::new(),
         }
     }

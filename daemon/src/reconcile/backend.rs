@@ -286,6 +286,7 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Promoted { member, .. }
         | Command::DescribeSnapshot { member, .. }
         | Command::CompleteSnapshot { member, .. }
+        | Command::EndBackup { member, .. }
         | Command::Restored { member, .. } => member == from,
         Command::Ask { .. }
         | Command::End { .. }
@@ -312,6 +313,7 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Activate { .. }
         | Command::Withdraw { .. }
         | Command::SettleLease
+        | Command::BeginBackup { .. }
         | Command::Step { .. }
         | Command::BeginScheduled { .. }
         | Command::DropScheduled { .. }

@@ -271,7 +271,6 @@ impl ClusterLoop {
             state,
             times: state.settings.times(),
             reports,
-            wall_unix_ms: wall_unix_ms(),
             leading_for: at.since(memory.leading_since),
             base_age: facts.base_age,
             grant_age: facts.grant_age,
@@ -286,6 +285,7 @@ impl ClusterLoop {
             previous_lease_settled: facts.settled,
             recent_grants: &recent,
             request_ages: &request_ages,
+            wall_unix_ms: wall_unix_ms(),
         };
         ask(&view)
     }
@@ -437,12 +437,10 @@ impl ClusterLoop {
     }
 }
 
-/// This host's wall clock.
-fn wall_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
+/// This host's wall clock. None: it stands before 1970, and nothing is done on a schedule.
+fn wall_unix_ms() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
 }
 
 struct Facts {

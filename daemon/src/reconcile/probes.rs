@@ -114,6 +114,7 @@ impl Findings {
             pending_restart: inner.pending.clone(),
             refusal: inner.refusal.clone(),
             archive: self.archive.as_ref().and_then(|it| it.borrow().clone()),
+            has_repository: self.archive.is_some(),
         }
     }
 

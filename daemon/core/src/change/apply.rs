@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{rules, schedule, settings, snapshot};
+use super::{backup, rules, schedule, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +127,16 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         }
         Command::FailSnapshot { id, why } => snapshot::fail(state, at, id, why),
         Command::LoseSnapshot { id, why } => snapshot::lose(state, at, id, why),
+        Command::BeginBackup {
+            due_unix_ms,
+            taker,
+            daemon_start,
+        } => backup::begin(state, at, *due_unix_ms, taker, daemon_start),
+        Command::EndBackup {
+            run,
+            member,
+            outcome,
+        } => backup::end(state, at, *run, member, outcome),
         Command::Restored {
             member,
             origin,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::backup_run::BackupOutcome;
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
@@ -269,6 +270,24 @@ pub enum Command {
         id: SnapshotId,
         /// Why, as a sentence.
         why: String,
+    },
+    /// A backup begins that the schedule asks for.
+    BeginBackup {
+        /// The moment of the schedule, Unix milliseconds.
+        due_unix_ms: u64,
+        /// Who takes it.
+        taker: MemberName,
+        /// The life of that member's daemon.
+        daemon_start: String,
+    },
+    /// It is over.
+    EndBackup {
+        /// Log index of its beginning.
+        run: u64,
+        /// Who takes it.
+        member: MemberName,
+        /// How.
+        outcome: BackupOutcome,
     },
     /// The data that this member brings is of a snapshot.
     Restored {

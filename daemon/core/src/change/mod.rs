@@ -1,6 +1,7 @@
 //! How the truth moves: every change there is, and what refuses it.
 
 pub mod apply;
+mod backup;
 pub mod command;
 pub mod invariants;
 mod rules;

@@ -7,8 +7,8 @@ use crate::model::view::ClusterView;
 
 use super::reason::Reason;
 use super::{
-    confirming, failover, membership, requests, rolling, schedules, snapshots, sync_standbys,
-    upkeep,
+    backups, confirming, failover, membership, requests, rolling, schedules, snapshots,
+    sync_standbys, upkeep,
 };
 
 /// What one rule says about the cluster.
@@ -118,6 +118,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "writes-wait",
         judge: confirming::writes_wait,
+    },
+    Rule {
+        name: "scheduled-backups",
+        judge: backups::scheduled,
     },
 ];
 

@@ -3,6 +3,7 @@
 //! [`decide_cluster`]: "what should the cluster look like?", asked by the Raft leader.
 //! [`decide_member`]: "what must my PostgreSQL do next to match?", asked by every member.
 
+pub mod backups;
 pub mod candidate;
 pub mod cluster;
 pub mod confirming;

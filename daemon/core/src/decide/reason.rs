@@ -28,6 +28,12 @@ pub enum Reason {
     FirstDataExists(MemberName),
     /// Who takes a snapshot is not heard any more.
     SnapshotVoid(MemberName),
+    /// The schedule asks for a backup; this member takes it.
+    BackupDue(MemberName),
+    /// The schedule asks for a backup and nobody can take it; why.
+    BackupWaits(String),
+    /// Who takes a backup is not heard any more.
+    BackupVoid(MemberName),
     /// The holder has not renewed.
     PrimarySilent(Duration),
     /// Several failovers in a row: the silent primary gets its whole lease to come back.
@@ -233,6 +239,18 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "snapshot-void",
         "The member that takes a snapshot has not been heard for half a minute; the snapshot is recorded as failed.",
+    ),
+    (
+        "backup-due",
+        "The setting backup_schedule asks for a backup; the named member takes it.",
+    ),
+    (
+        "backup-waits",
+        "The setting backup_schedule asks for a backup and nobody can take it now; it is taken as soon as somebody can.",
+    ),
+    (
+        "backup-void",
+        "The member that takes a scheduled backup has not been heard for half a minute; the backup is recorded as failed and tried again.",
     ),
     (
         "primary-silent",
@@ -520,6 +538,9 @@ impl Reason {
             Reason::Initializing(_) => "initializing",
             Reason::FirstDataExists(_) => "first-data-exists",
             Reason::SnapshotVoid(_) => "snapshot-void",
+            Reason::BackupDue(_) => "backup-due",
+            Reason::BackupWaits(_) => "backup-waits",
+            Reason::BackupVoid(_) => "backup-void",
             Reason::PrimarySilent(_) => "primary-silent",
             Reason::Flapping(_) => "flapping",
             Reason::Paused => "paused",
@@ -622,6 +643,8 @@ impl Reason {
             | Reason::Initializing(member)
             | Reason::FirstDataExists(member)
             | Reason::SnapshotVoid(member)
+            | Reason::BackupDue(member)
+            | Reason::BackupVoid(member)
             | Reason::Chosen(member)
             | Reason::RestartInPlace(member)
             | Reason::FirstPrimary(member)
@@ -672,6 +695,7 @@ impl Reason {
             | Reason::CannotTell(text)
             | Reason::OnRequest(text)
             | Reason::ParametersTakenBack(text)
+            | Reason::BackupWaits(text)
             | Reason::Unusable(text) => text.clone(),
             Reason::Revoked(epoch)
             | Reason::LeaseLost(epoch)

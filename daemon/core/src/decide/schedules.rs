@@ -17,8 +17,11 @@ pub const LATEST: Duration = Duration::from_secs(30);
 
 /// The first that is due and can be begun, or has to be dropped.
 pub fn due(view: &ClusterView) -> Verdict {
+    let Some(now) = view.wall_unix_ms else {
+        return Verdict::Pass;
+    };
     for schedule in &view.state.schedules {
-        let Some(late_ms) = view.wall_unix_ms.checked_sub(schedule.due.unix_ms) else {
+        let Some(late_ms) = now.checked_sub(schedule.due.unix_ms) else {
             continue;
         };
         let late = Duration::from_millis(late_ms);

@@ -41,24 +41,10 @@ pub fn taker_lost(view: &ClusterView) -> Verdict {
 /// # Errors
 /// Nobody can; a sentence.
 pub fn taker(view: &ClusterView, wanted: Option<&MemberName>) -> Result<MemberName, String> {
-    let Some(reign) = view.state.followable() else {
+    if view.state.followable().is_none() {
         return Err("there is no primary: what a snapshot would hold is not settled".to_owned());
-    };
-    let rank = |name: &MemberName| match &view.fresh(name)?.postgres {
-        PostgresStatus::Standby(standby) => {
-            let follows = standby.follows.as_ref()?;
-            let streams = standby.receiver.as_ref()?.is_streaming;
-            (streams && follows.epoch == reign.epoch).then_some(0)
-        }
-        PostgresStatus::Primary(primary) => (primary.timeline == reign.timeline).then_some(1),
-        PostgresStatus::Unknown { .. }
-        | PostgresStatus::Empty
-        | PostgresStatus::Unusable { .. }
-        | PostgresStatus::Stopped(_)
-        | PostgresStatus::Starting { .. }
-        | PostgresStatus::Unresponsive { .. }
-        | PostgresStatus::Stopping => None,
-    };
+    }
+    let rank = |name: &MemberName| copying_costs(view, name);
     if let Some(name) = wanted {
         if !view.state.members.contains_key(name) {
             return Err(format!("{name} is no member"));
@@ -75,4 +61,25 @@ pub fn taker(view: &ClusterView, wanted: Option<&MemberName>) -> Result<MemberNa
     let best = can.min();
     best.map(|(_, name)| name.clone())
         .ok_or_else(|| "no member's PostgreSQL can be copied now".to_owned())
+}
+
+/// What it costs to copy this member's PostgreSQL: a standby that streams less than the primary. None: it cannot be
+/// copied now.
+pub(super) fn copying_costs(view: &ClusterView, name: &MemberName) -> Option<u8> {
+    let reign = view.state.followable()?;
+    match &view.fresh(name)?.postgres {
+        PostgresStatus::Standby(standby) => {
+            let follows = standby.follows.as_ref()?;
+            let streams = standby.receiver.as_ref()?.is_streaming;
+            (streams && follows.epoch == reign.epoch).then_some(0)
+        }
+        PostgresStatus::Primary(primary) => (primary.timeline == reign.timeline).then_some(1),
+        PostgresStatus::Unknown { .. }
+        | PostgresStatus::Empty
+        | PostgresStatus::Unusable { .. }
+        | PostgresStatus::Stopped(_)
+        | PostgresStatus::Starting { .. }
+        | PostgresStatus::Unresponsive { .. }
+        | PostgresStatus::Stopping => None,
+    }
 }

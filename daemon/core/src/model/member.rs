@@ -159,6 +159,9 @@ pub struct Health {
     /// How far the archive of this primary is, when it archives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveReport>,
+    /// It has a repository of backups.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_repository: bool,
 }
 
 /// What a running server would have with a new start.

@@ -1,5 +1,6 @@
 //! What is true ([`state`]) and what was seen ([`view`]).
 
+pub mod backup_run;
 pub mod confirmation;
 pub mod epoch;
 pub mod ids;
@@ -9,6 +10,7 @@ pub mod lsn;
 pub mod member;
 pub mod parameters;
 pub mod postgres;
+pub mod recurrence;
 pub mod request;
 pub mod rule;
 pub mod schedule;
@@ -23,12 +25,14 @@ pub mod timeline;
 pub mod units;
 pub mod view;
 
+pub use backup_run::{BackupOutcome, BackupRun};
 pub use epoch::{Epoch, Generation};
 pub use ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
 pub use ledger::{Ledger, LedgerEntry, Position};
 pub use lsn::Lsn;
 pub use member::{Addresses, Member, MemberKind, MemberReport, Tags};
 pub use postgres::PostgresStatus;
+pub use recurrence::Recurrence;
 pub use request::{Request, RequestKind, RequestOutcome};
 pub use rule::Rule;
 pub use schedule::Schedule;

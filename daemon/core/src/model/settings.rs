@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
 use super::member::Tags;
+use super::recurrence::Recurrence;
 
 /// Who must confirm a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +141,9 @@ pub struct Settings {
     /// Sessions open on a standby survive its promotion: their writes are safe, but until
     /// `Activate` they may read rows a later primary lacks.
     pub keep_standby_sessions: bool,
+    /// When the cluster takes a base backup by itself. Default: never.
+    #[serde(skip_serializing_if = "Recurrence::is_off")]
+    pub backup_schedule: Recurrence,
     /// PostgreSQL parameters of every member; a member's own config file wins over them.
     pub parameters: BTreeMap<String, String>,
     /// The same, of whoever is the primary; they win over those of every member.
@@ -172,6 +176,7 @@ impl Default for Settings {
             seal_patience_ms: 1000,
             probe_limit_ms: 5000,
             keep_standby_sessions: false,
+            backup_schedule: Recurrence::Off,
             parameters: BTreeMap::new(),
             primary_parameters: BTreeMap::new(),
             standby_parameters: BTreeMap::new(),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::MemberName;
 use super::lease::Preset;
+use super::recurrence::Recurrence;
 use super::settings::{MemberSettings, Mode, Settings};
 
 /// For single members: none takes the value away, so that what its config file says counts again.
@@ -45,6 +46,9 @@ pub struct SettingsChange {
     /// See [`Settings::keep_standby_sessions`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_standby_sessions: Option<bool>,
+    /// See [`Settings::backup_schedule`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<Recurrence>,
     /// See [`Settings::zones`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: OfMembers<String>,
@@ -105,6 +109,7 @@ impl SettingsChange {
         next.probe_limit_ms = self.probe_limit_ms.unwrap_or(next.probe_limit_ms);
         let keeps = self.keep_standby_sessions;
         next.keep_standby_sessions = keeps.unwrap_or(next.keep_standby_sessions);
+        next.backup_schedule = self.backup_schedule.unwrap_or(next.backup_schedule);
         put(&self.zones, &mut next.zones);
         put(&self.parameters, &mut next.parameters);
         put(&self.primary_parameters, &mut next.primary_parameters);

@@ -24,6 +24,7 @@ impl Settings {
                 "keep_standby_sessions",
                 self.keep_standby_sessions.to_string(),
             ),
+            ("backup_schedule", self.backup_schedule.to_string()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::ids::MemberName;
 use super::parameters;
+use super::recurrence::Recurrence;
 use super::settings_change::{OfMembers, ParameterChange, SettingsChange};
 use super::units;
 
@@ -21,7 +22,8 @@ pub struct Assignment {
 
 /// Keys of the cluster, for people.
 pub const CLUSTER_KEYS: &str = "mode, k, k_min, preset, zones.MEMBER, parameters.NAME, primary.parameters.NAME, \
-     standby.parameters.NAME, maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions";
+     standby.parameters.NAME, maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions, \
+     backup_schedule";
 /// Keys of one member, for people.
 pub const MEMBER_KEYS: &str = "parameters.NAME, nofailover, failover_priority, noloadbalance, clonefrom, nosync, sync_priority";
 /// The plain ones of a member, to tell somebody who forgot to name it.
@@ -94,6 +96,11 @@ impl Reader {
                 Some(None) => self.problem(key, "has no value (true or false)"),
                 keeps => self.change.keep_standby_sessions = keeps.flatten(),
             },
+            // Nothing: never, as with every other key that can be taken away.
+            "backup_schedule" if value.is_empty() => {
+                self.change.backup_schedule = Some(Recurrence::Off);
+            }
+            "backup_schedule" => self.change.backup_schedule = self.word(key, value),
             _ if TAGS.contains(&key) => {
                 self.problem(key, "is of one member (add --member NAME)");
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::backup_run::BackupRun;
 use super::epoch::{Epoch, Generation};
 use super::ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
 use super::ledger::Ledger;
@@ -182,6 +183,9 @@ pub struct ClusterState {
     /// Snapshots, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub snapshots: BTreeMap<SnapshotId, Snapshot>,
+    /// Backups that were taken by schedule, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backup_runs: Vec<BackupRun>,
     /// The snapshot this cluster was restored from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

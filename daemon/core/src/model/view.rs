@@ -30,9 +30,6 @@ pub struct ClusterView<'a> {
     pub times: LeaseTimes,
     /// The newest report of every member, by name; absent = never heard since this leader leads.
     pub reports: &'a BTreeMap<MemberName, Seen>,
-    /// The leader's wall clock, Unix milliseconds: when something that is scheduled is begun, and nothing
-    /// else.
-    pub wall_unix_ms: u64,
     /// How long this process has been leader.
     pub leading_for: Duration,
     /// Since the base of the wait moved (start, vote, last confirmation).
@@ -57,6 +54,9 @@ pub struct ClusterView<'a> {
     pub recent_grants: &'a [Duration],
     /// Since this leader first saw each open request in its present step.
     pub request_ages: &'a BTreeMap<super::ids::RequestId, Duration>,
+    /// The leader's wall clock, Unix milliseconds: for what is done on a schedule and for nothing else. None
+    /// where nothing is done on a schedule.
+    pub wall_unix_ms: Option<u64>,
 }
 
 impl<'a> ClusterView<'a> {
@@ -74,7 +74,6 @@ impl<'a> ClusterView<'a> {
             state,
             times: state.settings.times(),
             reports,
-            wall_unix_ms: 0,
             leading_for: Duration::ZERO,
             base_age: Duration::ZERO,
             grant_age: None,
@@ -87,6 +86,7 @@ impl<'a> ClusterView<'a> {
             previous_lease_settled: false,
             recent_grants: &[],
             request_ages,
+            wall_unix_ms: None,
         }
     }
 

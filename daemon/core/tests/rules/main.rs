@@ -1,6 +1,7 @@
 //! Rules of durability: the commands, the leader's decisions, the primary's steps.
 
 mod armed;
+mod backups;
 mod cluster;
 mod commands;
 mod confirming;

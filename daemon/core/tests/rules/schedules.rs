@@ -60,7 +60,7 @@ fn restart(member: &str, conditions: Conditions) -> Work {
 fn after(look: &Look, ms: i64) -> Verdict {
     look.asked(&[NodeId(1)], |view| {
         due(&ClusterView {
-            wall_unix_ms: DUE.saturating_add_signed(ms),
+            wall_unix_ms: Some(DUE.saturating_add_signed(ms)),
             ..view.clone()
         })
     })
@@ -148,7 +148,7 @@ fn a_lost_primary_comes_first() {
     let look = look(to("b"));
     let verdict = look.asked(&[NodeId(1)], |view| {
         decide_cluster(&ClusterView {
-            wall_unix_ms: DUE,
+            wall_unix_ms: Some(DUE),
             base_age: Duration::from_secs(60),
             grant_age: Some(Duration::from_secs(60)),
             ..view.clone()

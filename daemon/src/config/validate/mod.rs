@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use cluster_core::model::lease::Preset;
 use cluster_core::model::settings::Mode;
-use cluster_core::model::{Addresses, ClusterName, MemberKind, MemberName, Settings, Tags};
+use cluster_core::model::{
+    Addresses, ClusterName, MemberKind, MemberName, Recurrence, Settings, Tags,
+};
 
 use super::file::{File, GuardTable, SettingsTable};
 use super::{
@@ -434,6 +436,10 @@ impl Check<'_> {
             self.problem("settings.mode", why);
             Mode::default()
         });
+        let backup_schedule = table.backup_schedule.parse().unwrap_or_else(|why: String| {
+            self.problem("settings.backup_schedule", why);
+            Recurrence::Off
+        });
         let zones = self.zones(&table.zones);
         let milliseconds =
             |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -451,6 +457,7 @@ impl Check<'_> {
             ),
             probe_limit_ms: milliseconds(self.duration("settings.probe_limit", &table.probe_limit)),
             keep_standby_sessions: table.keep_standby_sessions,
+            backup_schedule,
             parameters: self.parameters("settings.parameters", &table.parameters),
             primary_parameters: BTreeMap::new(),
             standby_parameters: BTreeMap::new(),
