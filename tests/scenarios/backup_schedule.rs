@@ -24,6 +24,15 @@ fn slow_cluster() -> Result<Cluster> {
     cluster.wait_healthy(PATIENCE)?;
     let primary = cluster.wait_primary(PATIENCE)?;
     cluster.sql(primary, ROWS)?;
+    // The leader's loss is not to be a failover too.
+    wait_until("a leader beside the primary", PATIENCE, || {
+        let found = status(&cluster).map_err(|error| format!("{error:#}"))?;
+        let (leader, primary) = (found["raft_leader"].as_str(), found["primary"].as_str());
+        match leader.is_some() && primary.is_some() && leader != primary {
+            true => Ok(()),
+            false => Err(format!("{leader:?} leads, {primary:?} is primary")),
+        }
+    })?;
     Ok(cluster)
 }
 
@@ -65,6 +74,10 @@ fn is_open(run: &Value) -> bool {
     run.is_object() && run["ended_unix_ms"].is_null()
 }
 
+fn is_over(run: &Value) -> bool {
+    run["ended_unix_ms"].is_u64()
+}
+
 /// A schedule whose moments are days away: what is taken now is its first backup, and the only one.
 fn far_away() -> Result<String> {
     let days = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 86_400;
@@ -103,7 +116,7 @@ fn a_scheduled_backup_outlives_its_leader_and_is_taken_once() -> Result<()> {
     );
     cluster.members[lost].start()?;
 
-    let ended = wait_run(&cluster, "its end", 2 * PATIENCE, |run| !is_open(run))?;
+    let ended = wait_run(&cluster, "its end", 2 * PATIENCE, is_over)?;
     let run = &ended["backups"]["newest"];
     ensure!(run["failure"].is_null() && run["attempt"] == 1, "{run}");
     ensure!(run["member"] == taker.as_str(), "{run}");
@@ -133,7 +146,7 @@ fn a_scheduled_backup_outlives_its_leader_and_is_taken_once() -> Result<()> {
     cluster.ctl(&["settings", "set", "backup_schedule=off", "--yes"])?;
     cluster.members[taker].kill_daemon()?;
     cluster.members[taker].start()?;
-    let failed = wait_run(&cluster, "its failure", PATIENCE, |run| !is_open(run))?;
+    let failed = wait_run(&cluster, "its failure", PATIENCE, is_over)?;
     let why = text(&failed["backups"]["newest"]["failure"])?;
     ensure!(why.contains("ended while it took it"), "{why}");
     ensure!(failed["backups"]["newest_stored"] == *run, "{failed}");
