@@ -19,7 +19,7 @@ use cluster_core::model::{
     TimelineId,
 };
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::lease::{LeaseKeeper, now};
@@ -766,13 +766,19 @@ impl Actor {
             .checkpoint(CHECKPOINT_LIMIT)
             .await
             .map_err(doing("checkpoint"))?;
+        let begin = Instant::now();
+        let passed = |what| tracing::debug!(what, ms = milliseconds(begin.elapsed()), "drain");
         self.postgres
             .close_gate()
             .await
             .map_err(doing("keep clients out"))?;
+        passed("closed");
         let drained = async {
             self.wait_until_silent().await?;
-            self.wait_until_flushed(to).await
+            passed("silent");
+            let at = self.wait_until_flushed(to).await;
+            passed("flushed");
+            at
         };
         match timeout(DRAIN_LIMIT, drained).await {
             Ok(drained) => drained.map(|at| Done::Drained(request, at)),
@@ -817,6 +823,10 @@ impl Actor {
             sleep(LOOK).await;
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// That a clone does not fit is something to remember, not to try again at once.

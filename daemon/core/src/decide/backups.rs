@@ -21,7 +21,9 @@ pub fn scheduled(view: &ClusterView) -> Verdict {
         return watch(view, run);
     }
     let is_open = view.state.followable().is_some_and(|it| it.is_activated);
-    if view.state.pause.is_some() || !is_open {
+    // A new leader has heard itself and not yet the others: it would name itself.
+    let has_heard = view.leading_for >= view.fresh_within();
+    if view.state.pause.is_some() || !is_open || !has_heard {
         return Verdict::Pass;
     }
     let Some(due_unix_ms) = due(view) else {

@@ -29,6 +29,9 @@ struct Night {
     index: u64,
 }
 
+/// Long enough for a report of everybody.
+const HEARD: Duration = Duration::from_secs(5);
+
 impl Night {
     fn new(schedule: &str) -> Night {
         let mut look = Look::new();
@@ -101,8 +104,11 @@ impl Night {
 
     /// What is due begins; who takes it.
     fn begins(&mut self) -> MemberName {
-        let Verdict::Propose(command, Reason::BackupDue(taker)) = self.judge(Duration::ZERO) else {
-            panic!("nothing begins: {:?}", self.judge(Duration::ZERO));
+        let new_leader = self.judge(Duration::from_millis(100));
+        assert_eq!(new_leader, Verdict::Pass, "not before all were heard");
+        let verdict = self.judge(HEARD);
+        let Verdict::Propose(command, Reason::BackupDue(taker)) = verdict else {
+            panic!("nothing begins: {verdict:?}");
         };
         assert_eq!(self.commit(*command.clone()), Ok(Applied::Changed));
         assert!(
@@ -241,12 +247,12 @@ fn nobody_is_named_who_cannot_and_the_reason_is_told() {
     for standby in ["b", "c"] {
         night.look.report(standby).health.has_repository = false;
     }
-    let Verdict::Propose(_, reason) = night.judge(Duration::ZERO) else {
+    let Verdict::Propose(_, reason) = night.judge(HEARD) else {
         panic!("the primary can");
     };
     assert_eq!(reason, Reason::BackupDue(name("a")));
     night.look.report("a").health.has_repository = false;
-    let Verdict::Wait(Reason::BackupWaits(why)) = night.judge(Duration::ZERO) else {
+    let Verdict::Wait(Reason::BackupWaits(why)) = night.judge(HEARD) else {
         panic!("somebody is named");
     };
     assert!(why.contains("[backup]"), "{why}");
