@@ -291,6 +291,13 @@ fn x3_a_cancelled_wait_is_told() -> Result<()> {
             _ => Err(format!("{line:?}")),
         }
     })?;
+    wait_until("the history tells of it", PATIENCE, || {
+        let history = cluster.ctl(&["history"]);
+        match history.map_err(|error| format!("{error:#}"))? {
+            told if told.contains("waits-cancelled") => Ok(()),
+            seen => Err(seen),
+        }
+    })?;
     cluster.finish()
 }
 

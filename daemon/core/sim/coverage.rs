@@ -55,6 +55,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "no simulated cluster has a schedule; the rules' tests have it",
     ),
     (
+        "commits-bypassed",
+        "no simulated client gives a wait up; the rules' tests and a scenario have it",
+    ),
+    (
         "parameters-taken-back",
         "no simulated PostgreSQL refuses to start; the rules' tests and a scenario have it",
     ),
@@ -109,12 +113,13 @@ const JUMPS: &[&str] = &[
 ];
 
 /// What no schedule decides: no simulated primary gives a proposal up, nobody takes snapshots or wants
-/// anything done at a time, and no simulated server has parameters.
+/// anything done at a time, no simulated client gives a wait up, and no simulated server has parameters.
 const UNDECIDED: &[&str] = &[
     "rule-withdrawn",
     "snapshots",
     "schedules",
     "scheduled-backups",
+    "commits-bypassed",
     "restart-pending",
     "take-back-parameters",
 ];

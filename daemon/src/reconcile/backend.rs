@@ -314,6 +314,7 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::Withdraw { .. }
         | Command::SettleLease
         | Command::BeginBackup { .. }
+        | Command::TellBypass(_)
         | Command::Step { .. }
         | Command::BeginScheduled { .. }
         | Command::DropScheduled { .. }

@@ -22,6 +22,8 @@ const PIECE: u64 = 4 << 20;
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommitFindings {
+    /// Looked for on a primary.
+    pub is_known: bool,
     /// `role app in shop: synchronous_commit=off`, one a line.
     pub overrides: Vec<String>,
     /// Cancelled waits since this daemon started.
@@ -39,6 +41,7 @@ impl Chores {
             if !matches!(*self.seen.borrow(), PostgresStatus::Primary(_)) {
                 read_to = length(&output).await;
                 self.findings.set_commits(CommitFindings {
+                    is_known: false,
                     overrides: Vec::new(),
                     ..self.findings.commits()
                 });
@@ -64,6 +67,7 @@ impl Chores {
                         tracing::warn!(?overrides, "commits that wait for nobody's confirmation");
                     }
                     found.overrides = overrides;
+                    found.is_known = true;
                 }
                 Err(error) => tracing::debug!(%error, "overrides could not be looked for"),
             }

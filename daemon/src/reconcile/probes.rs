@@ -108,6 +108,7 @@ impl Findings {
             wal_volume: inner.wal.probe(),
             commit: inner.commit.probe(),
             free_bytes: inner.free_bytes,
+            commits_watched: inner.commits.is_known,
             commit_overrides: inner.commits.overrides.clone(),
             cancelled_waits: inner.commits.cancelled,
             strangers_ended: inner.strangers_ended,

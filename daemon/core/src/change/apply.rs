@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{backup, rules, schedule, settings, snapshot};
+use super::{backup, bypass, rules, schedule, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,7 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             member,
             outcome,
         } => backup::end(state, at, *run, member, outcome),
+        Command::TellBypass(told) => bypass::tell(state, at, told),
         Command::Restored {
             member,
             origin,

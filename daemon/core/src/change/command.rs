@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::backup_run::BackupOutcome;
+use crate::model::bypass::Bypass;
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
 use crate::model::request::{RequestKind, RequestOutcome, Step};
@@ -289,6 +290,8 @@ pub enum Command {
         /// How.
         outcome: BackupOutcome,
     },
+    /// Commits did not wait as the mode promises: for the history.
+    TellBypass(Box<Bypass>),
     /// The data that this member brings is of a snapshot.
     Restored {
         /// Who brings it.

@@ -2,6 +2,7 @@
 
 pub mod apply;
 mod backup;
+mod bypass;
 pub mod command;
 pub mod invariants;
 mod rules;

@@ -7,7 +7,7 @@ use crate::model::view::ClusterView;
 
 use super::reason::Reason;
 use super::{
-    backups, confirming, failover, membership, requests, rolling, schedules, snapshots,
+    backups, bypass, confirming, failover, membership, requests, rolling, schedules, snapshots,
     sync_standbys, upkeep,
 };
 
@@ -118,6 +118,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "writes-wait",
         judge: confirming::writes_wait,
+    },
+    Rule {
+        name: "commits-bypassed",
+        judge: bypass::tell,
     },
     Rule {
         name: "scheduled-backups",

@@ -4,6 +4,7 @@
 //! [`decide_member`]: "what must my PostgreSQL do next to match?", asked by every member.
 
 pub mod backups;
+pub mod bypass;
 pub mod candidate;
 pub mod cluster;
 pub mod confirming;

@@ -34,6 +34,8 @@ pub enum Reason {
     BackupWaits(String),
     /// Who takes a backup is not heard any more.
     BackupVoid(MemberName),
+    /// Commits of this primary did not wait as the mode promises.
+    CommitsBypassed(MemberName),
     /// The holder has not renewed.
     PrimarySilent(Duration),
     /// Several failovers in a row: the silent primary gets its whole lease to come back.
@@ -251,6 +253,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "backup-void",
         "The member that takes a scheduled backup has not been heard for half a minute; the backup is recorded as failed and tried again.",
+    ),
+    (
+        "commits-bypassed",
+        "Commits of the named primary did not wait as the mode promises, or do so again; the history says which, once a minute at most.",
     ),
     (
         "primary-silent",
@@ -541,6 +547,7 @@ impl Reason {
             Reason::BackupDue(_) => "backup-due",
             Reason::BackupWaits(_) => "backup-waits",
             Reason::BackupVoid(_) => "backup-void",
+            Reason::CommitsBypassed(_) => "commits-bypassed",
             Reason::PrimarySilent(_) => "primary-silent",
             Reason::Flapping(_) => "flapping",
             Reason::Paused => "paused",
@@ -645,6 +652,7 @@ impl Reason {
             | Reason::SnapshotVoid(member)
             | Reason::BackupDue(member)
             | Reason::BackupVoid(member)
+            | Reason::CommitsBypassed(member)
             | Reason::Chosen(member)
             | Reason::RestartInPlace(member)
             | Reason::FirstPrimary(member)

@@ -140,6 +140,9 @@ pub struct Health {
     pub commit: Option<Probe>,
     /// Free bytes on the data volume.
     pub free_bytes: Option<u64>,
+    /// This primary's commits were looked at: the next three say something.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub commits_watched: bool,
     /// Roles and databases of this primary whose commits do not wait as the mode promises, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commit_overrides: Vec<String>,

@@ -1,6 +1,7 @@
 //! What is true ([`state`]) and what was seen ([`view`]).
 
 pub mod backup_run;
+pub mod bypass;
 pub mod confirmation;
 pub mod epoch;
 pub mod ids;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backup_run::BackupRun;
+use super::bypass::Bypass;
 use super::epoch::{Epoch, Generation};
 use super::ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
 use super::ledger::Ledger;
@@ -186,6 +187,9 @@ pub struct ClusterState {
     /// Backups that were taken by schedule, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backup_runs: Vec<BackupRun>,
+    /// What the history last said of commits that did not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<Bypass>,
     /// The snapshot this cluster was restored from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

@@ -2,6 +2,7 @@
 
 mod armed;
 mod backups;
+mod bypass;
 mod cluster;
 mod commands;
 mod confirming;
