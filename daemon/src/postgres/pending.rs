@@ -1,11 +1,8 @@
 //! What would take effect with the next start of the server.
 
-use cluster_core::model::member::{Pending, PendingRestart};
+use cluster_core::model::member::{Pending, PendingRestart, SERVER_VERSION};
 
 use super::{Error, Postgres, lock, sql, version};
-
-/// The name under which a newer installed minor version is told.
-const VERSION: &str = "server_version";
 
 impl Postgres {
     /// Parameters that wait for a start, and a minor version that is installed and does not run.
@@ -34,7 +31,7 @@ impl Postgres {
             && installed != runs
         {
             what.push(PendingRestart {
-                name: VERSION.to_owned(),
+                name: SERVER_VERSION.to_owned(),
                 from: runs,
                 to: installed,
             });

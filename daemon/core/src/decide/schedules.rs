@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use crate::change::Command;
-use crate::model::schedule::{Conditions, Role, Work, version_text};
+use crate::model::member::SERVER_VERSION;
+use crate::model::schedule::{Conditions, Role, Work, version_number, version_text};
 use crate::model::view::ClusterView;
 use crate::model::{MemberName, MemberReport, PostgresStatus, Schedule};
 
@@ -127,7 +128,7 @@ pub fn unmet(report: &MemberReport, conditions: &Conditions) -> Vec<String> {
         }
     }
     if let Some(wanted) = conditions.older_than {
-        match report.server_version {
+        match running_version(report) {
             Some(version) if version < wanted => {}
             Some(version) => unmet.push(format!(
                 "runs {}, which is not below {}",
@@ -141,6 +142,17 @@ pub fn unmet(report: &MemberReport, conditions: &Conditions) -> Vec<String> {
         unmet.push("waits for no restart".to_owned());
     }
     unmet
+}
+
+/// The version of the server that runs: where a newer one is installed, not that one's.
+fn running_version(report: &MemberReport) -> Option<u32> {
+    let mut pending = report.pending_restart().iter();
+    let Some(newer) = pending.find(|it| it.name == SERVER_VERSION) else {
+        return report.server_version;
+    };
+    // A distribution's words may follow: `15.18 (Debian 15.18-0+deb12u1)`.
+    let number = newer.from.split_whitespace().next()?;
+    version_number(number).ok()
 }
 
 /// When the server that runs was started, Unix milliseconds.

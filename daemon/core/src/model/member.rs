@@ -192,6 +192,9 @@ impl MemberReport {
     }
 }
 
+/// The name under which a newer installed minor version waits for a restart.
+pub const SERVER_VERSION: &str = "server_version";
+
 /// One thing that takes effect with the next start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingRestart {

@@ -6,7 +6,7 @@ use cluster_core::change::command::{Rejected, Scheduling};
 use cluster_core::change::{Applied, Command};
 use cluster_core::decide::schedules::{LATEST, due};
 use cluster_core::decide::{Verdict, decide_cluster};
-use cluster_core::model::member::{Pending, PendingRestart};
+use cluster_core::model::member::{Pending, PendingRestart, SERVER_VERSION};
 use cluster_core::model::schedule::{Conditions, Due, Role, Slot, Work};
 use cluster_core::model::view::ClusterView;
 use cluster_core::model::{
@@ -240,6 +240,27 @@ fn a_restart_is_bound_to_its_conditions() {
         dropped(&mut stopped, 0),
         "b is stopping, and is stopping, not replica, and does not tell its version"
     );
+}
+
+#[test]
+fn a_restart_bound_to_a_version_goes_by_the_server_that_runs() {
+    let older = Conditions {
+        older_than: Some(150_022),
+        ..Conditions::default()
+    };
+    let mut upgraded = look(restart("a", older));
+    let report = upgraded.report("a");
+    // The packages are newer already, and the daemon was restarted with them.
+    report.server_version = Some(150_022);
+    report.health.pending_restart = Some(Pending {
+        of_unix_ms: STARTED,
+        what: vec![PendingRestart {
+            name: SERVER_VERSION.to_owned(),
+            from: "15.21 (Debian 15.21-0+deb12u1)".to_owned(),
+            to: "15.22 (Debian 15.22-0+deb12u1)".to_owned(),
+        }],
+    });
+    carried_out(&mut upgraded, 0);
 }
 
 #[test]
