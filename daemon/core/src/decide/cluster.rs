@@ -88,6 +88,10 @@ pub const RULES: &[Rule] = &[
         judge: sync_standbys::sync_standbys,
     },
     Rule {
+        name: "commits-bypassed",
+        judge: bypass::tell,
+    },
+    Rule {
         name: "schedules",
         judge: schedules::due,
     },
@@ -118,10 +122,6 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "writes-wait",
         judge: confirming::writes_wait,
-    },
-    Rule {
-        name: "commits-bypassed",
-        judge: bypass::tell,
     },
     Rule {
         name: "scheduled-backups",

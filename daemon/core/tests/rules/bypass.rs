@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use cluster_core::change::{Applied, Command, Stamp, apply};
 use cluster_core::decide::bypass::{EVERY, tell};
+use cluster_core::decide::cluster::RULES;
 use cluster_core::decide::{Reason, Verdict};
 use cluster_core::model::NodeId;
 use cluster_core::model::member::Health;
@@ -152,4 +153,11 @@ fn of_another_than_the_primary_nothing_is_told() {
     let before = watch.look.state.clone();
     assert!(apply(&mut watch.look.state, 101, &stamp).is_err());
     assert_eq!(watch.look.state, before);
+}
+
+#[test]
+fn writes_that_wait_do_not_hold_it_up() {
+    let place = |wanted: &str| RULES.iter().position(|rule| rule.name == wanted);
+    assert!(place("commits-bypassed") < place("writes-wait"));
+    assert!(place("commits-bypassed").is_some());
 }
