@@ -54,6 +54,19 @@ const BORDERS: &[Border] = &[
         ],
     },
     Border {
+        place: "daemon/src/callbacks",
+        must_not: &[
+            "crate::api",
+            "crate::board",
+            "crate::config",
+            "crate::lease",
+            "crate::postgres",
+            "crate::raft",
+            "crate::reconcile",
+            "cluster_proto",
+        ],
+    },
+    Border {
         place: "daemon/src/snapshot",
         must_not: &[
             "crate::raft",

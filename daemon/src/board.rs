@@ -13,6 +13,8 @@ use cluster_core::model::{
     ClusterState, MemberName, MemberReport, NodeId, PostgresStatus, Settings,
 };
 
+use crate::callbacks::Told;
+
 /// What this member knows of its Raft group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RaftBoard {
@@ -78,6 +80,8 @@ pub struct Board {
     pub last_failover: Option<Duration>,
     /// Failovers seen by this process, by reason code.
     pub failovers: BTreeMap<String, u64>,
+    /// How this member's own callbacks have gone.
+    pub callbacks: Vec<Told>,
 }
 
 /// The lease as the edges read it: never older than the last move of the deadline, whatever the

@@ -11,6 +11,7 @@
 //! | [`reconcile`] | the two loops | core, raft, postgres, peers |
 //! | [`api`], [`metrics`], [`board`], [`local`], [`late`] | the edges | core, proto, a status watch |
 //! | [`backup`] | base backups and archived WAL of this member | cluster-backup, postgres, board |
+//! | [`callbacks`] | programs of the operator that are told what happened | core::model |
 //! | [`snapshot`] | snapshots of the whole cluster | cluster-backup, postgres, board |
 //! | [`takeover`] | a PostgreSQL that runs already becomes the cluster's | config, postgres, raft, core |
 //! | [`startup`], [`runtime`] | build all of it | all |
@@ -18,6 +19,7 @@
 pub mod api;
 pub mod backup;
 pub mod board;
+pub mod callbacks;
 pub mod config;
 pub mod deadline;
 pub mod exchange;

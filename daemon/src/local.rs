@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::api::{Collected, LocalControl};
 use crate::board::{Board, Propose};
+use crate::callbacks::Callbacks;
 use crate::postgres::Postgres;
 use crate::secret::Masks;
 use crate::telemetry::Telemetry;
@@ -36,6 +37,8 @@ pub struct Local {
     pub beside: Handle,
     /// Told to the member loop: nothing is started here any more.
     pub leaving: watch::Sender<bool>,
+    /// The operator's programs.
+    pub callbacks: Callbacks,
     /// The log.
     pub telemetry: Telemetry,
     /// The config, every default filled in and secrets masked.
@@ -118,6 +121,7 @@ impl LocalControl for Local {
         let Some(postgres) = self.postgres.clone() else {
             return Ok(told);
         };
+        self.callbacks.before_stop().await;
         let stopping = async move { postgres.stop_budgeted(STOP_BUDGET).await };
         let stopped = self.beside.spawn(stopping).await;
         match stopped.map_err(|error| error.to_string())? {

@@ -12,6 +12,7 @@ use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 use crate::api::health::Health;
 use crate::api::topology::{self, Role};
 use crate::board::{Board, LeaseView};
+use crate::callbacks::Told;
 use crate::wire;
 
 /// Patroni's numbers of states, as its comment line in the output says.
@@ -41,6 +42,7 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     durability(&mut sheet, board, lease.now());
     archive(&mut sheet, &board.own, wall);
     scheduled_backups(&mut sheet, &board.state);
+    callbacks(&mut sheet, &board.callbacks);
     members(&mut sheet, board, lease.now());
     sheet.text()
 }
@@ -568,6 +570,49 @@ fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
             seconds(at),
         );
     }
+}
+
+fn callbacks(sheet: &mut Sheet, all: &[Told]) {
+    if all.is_empty() {
+        return;
+    }
+    let rows = |value: fn(&Told) -> f64| -> Vec<_> {
+        let rows = all.iter().map(|told| (vec![told.kind.word()], value(told)));
+        rows.collect()
+    };
+    let outcomes = all.iter().flat_map(|told| {
+        [
+            ("done", told.done),
+            ("failed", told.failed),
+            ("timed_out", told.timed_out),
+            ("replaced", told.replaced),
+        ]
+        .map(|(outcome, count)| (vec![told.kind.word(), outcome], number(count)))
+    });
+    sheet.counters(
+        "clusterd_callback_total",
+        "Callbacks of this daemon, by outcome; replaced ones never ran, because a newer one was there.",
+        &["callback", "outcome"],
+        &outcomes.collect::<Vec<_>>(),
+    );
+    sheet.gauges(
+        "clusterd_callback_running",
+        "1 while the program of this callback runs.",
+        &["callback"],
+        &rows(|told| f64::from(u8::from(told.is_running))),
+    );
+    sheet.gauges(
+        "clusterd_callback_failed",
+        "1 if the newest one that is over did not end with 0.",
+        &["callback"],
+        &rows(|told| f64::from(u8::from(told.last.as_ref().is_some_and(|it| !it.is_done)))),
+    );
+    sheet.gauges(
+        "clusterd_callback_last_seconds",
+        "How long the newest one that is over took.",
+        &["callback"],
+        &rows(|told| told.last.as_ref().map_or(0.0, |it| it.took.as_secs_f64())),
+    );
 }
 
 fn probes(sheet: &mut Sheet, own: &MemberReport) {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::api::{self, Listeners};
 use crate::backup;
 use crate::board::{Board, Propose, RaftBoard, VerdictLine};
+use crate::callbacks::{self, Callbacks};
 use crate::config::Config;
 use crate::exchange::MergedView;
 use crate::guard_client::Guard;
@@ -78,6 +79,8 @@ pub async fn run(
         None => data_dir_word(server.as_ref().map(|server| &server.0), &durable).await?,
     };
 
+    let callbacks = start_callbacks(&config, &shutdown)?;
+
     // Listeners: forming goes over them.
     let secret = ClusterSecret::new(config.security.cluster_secret.expose().trim().as_bytes());
     let tls = load_tls(&config)?;
@@ -129,6 +132,7 @@ pub async fn run(
             postgres: server.as_ref().map(|server| server.0.clone()),
             beside: beside.clone(),
             leaving: leaving.clone(),
+            callbacks: callbacks.clone(),
             telemetry: telemetry.clone(),
             config: config.dump(),
             masks: Masks::new(config.secrets()),
@@ -181,6 +185,7 @@ pub async fn run(
         archive,
         turn,
         backups,
+        callbacks: callbacks.clone(),
     });
     snapshot::start(snapshots, shutdown.clone())?;
     tracing::info!(node = %store.identity().node_id, "serves");
@@ -219,8 +224,26 @@ pub async fn run(
     tracing::info!("stops; PostgreSQL goes on under its guard");
     let _ = stop.send(true);
     running.lease.stop();
-    store.shutdown().await;
+    tokio::join!(store.shutdown(), callbacks.ended());
     ended
+}
+
+/// The programs that this member's own file names.
+fn start_callbacks(config: &Config, shutdown: &watch::Receiver<bool>) -> anyhow::Result<Callbacks> {
+    let place = callbacks::Place {
+        cluster: config.cluster.clone(),
+        me: config.name.clone(),
+        clock: now,
+    };
+    let programs = callbacks::Kind::ALL.into_iter().filter_map(|kind| {
+        let named = config.callbacks.get(kind.word())?;
+        let program = callbacks::Program {
+            command: named.command.clone(),
+            time_limit: named.time_limit,
+        };
+        Some((kind, program))
+    });
+    Callbacks::start(&place, programs.collect(), shutdown)
 }
 
 /// The guard of a member whose old server has just been stopped; its control group.
@@ -419,6 +442,7 @@ struct Built<'a> {
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
     turn: Arc<tokio::sync::Mutex<()>>,
     backups: Option<backup::Backups>,
+    callbacks: Callbacks,
 }
 
 /// What runs.
@@ -521,6 +545,7 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         proposer: Arc::clone(&backend) as Arc<dyn Propose>,
         merged: merged.subscribe(),
         applied: store.watch(),
+        callbacks: built.callbacks.clone(),
     });
     if let Some((postgres, _, _)) = &server {
         let chores = Chores {
@@ -588,6 +613,7 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         verdict: verdict.subscribe(),
         view: view.subscribe(),
         not_granted: prepared.not_granted,
+        callbacks: built.callbacks.clone(),
         board: built.board,
         telemetry: built.telemetry,
     };
@@ -614,6 +640,7 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         is_current: is_current.subscribe(),
         clones_in_place: config.postgres.as_ref().is_some_and(|it| it.clone_in_place),
         leaving: built.leaving.subscribe(),
+        callbacks: built.callbacks,
         outlets: Outlets {
             report,
             seen,
@@ -704,6 +731,7 @@ fn first_board(config: &Config, durable: &DurableRecord, prepared: &Prepared) ->
         not_granted: prepared.not_granted.clone(),
         last_failover: None,
         failovers: BTreeMap::new(),
+        callbacks: Vec::new(),
     }
 }
 
@@ -748,6 +776,7 @@ struct Boarder {
     verdict: watch::Receiver<Looked>,
     view: watch::Receiver<Option<Arc<MergedView>>>,
     not_granted: Vec<String>,
+    callbacks: Callbacks,
     board: watch::Sender<Arc<Board>>,
     telemetry: Telemetry,
 }
@@ -794,6 +823,8 @@ impl Boarder {
             .flat_map(|view| view.verdicts.clone())
             .map(|line| line.arrived(merged_at))
             .collect();
+        let told = self.callbacks.told();
+        verdicts.extend(told.iter().filter_map(callback_line));
         verdicts.extend(line);
         Board {
             me: before.me.clone(),
@@ -835,6 +866,22 @@ impl Boarder {
                 .as_ref()
                 .map(|view| view.failovers.clone())
                 .unwrap_or_default(),
+            callbacks: told,
         }
     }
+}
+
+/// How the newest callback of a kind went, as `status` and `explain` show it.
+fn callback_line(told: &callbacks::Told) -> Option<VerdictLine> {
+    let last = told.last.as_ref()?;
+    let code = match last.is_done {
+        true => "callback-done",
+        false => "callback-failed",
+    };
+    Some(VerdictLine {
+        rule: told.kind.word().to_owned(),
+        code: code.to_owned(),
+        text: last.text.clone(),
+        since: last.at,
+    })
 }

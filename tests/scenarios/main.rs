@@ -4,7 +4,7 @@
 //! second starts; `failover` is a lost primary; `fencing` is a primary that must not go on;
 //! `partition` is each side of each cut; `requests` is what operators ask for, `planned` what they plan; `membership` is
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
-//! refused, and that nothing changed; `majors` is other versions of PostgreSQL; `systemd` is the
+//! refused, and that nothing changed; `hooks` is what programs of the operator are told; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
 //! `snapshots` is a whole cluster as one file, and back on empty hosts;
 //! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys, `patroni` a
@@ -30,6 +30,7 @@ mod explanations;
 mod failover;
 mod fencing;
 mod harness_itself;
+mod hooks;
 mod lost_wal;
 mod majors;
 mod membership;

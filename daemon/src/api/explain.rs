@@ -51,6 +51,7 @@ pub fn member(status: &v1::Status, it: &v1::MemberStatus) -> Vec<Line> {
             format!("its own last decision: {}", it.verdict),
         ));
     }
+    lines.extend(callbacks(status, it));
     lines
 }
 
@@ -201,6 +202,17 @@ fn waits(status: &v1::Status, it: &v1::MemberStatus) -> Vec<Line> {
         ));
     }
     lines
+}
+
+/// Callbacks of its own that went wrong; only it knows of them.
+fn callbacks(status: &v1::Status, it: &v1::MemberStatus) -> Vec<Line> {
+    let own = status
+        .verdicts
+        .iter()
+        .filter(|_| status.answered_by == it.name);
+    let failed = own.filter(|verdict| verdict.code == "callback-failed");
+    let lines = failed.map(|it| line("callback-failed", format!("{} {}", it.rule, it.text)));
+    lines.collect()
 }
 
 /// The member a request names.

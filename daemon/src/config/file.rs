@@ -42,6 +42,9 @@ pub struct File {
     /// Backups and archived WAL; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupTable>,
+    /// Programs that are told what happens to PostgreSQL here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callbacks: Option<CallbacksTable>,
     /// What an operator says about this member.
     pub tags: TagsTable,
     /// Logging.
@@ -249,6 +252,44 @@ pub struct BackupTable {
     pub binary: Option<PathBuf>,
 }
 
+/// `[callbacks]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbacksTable {
+    /// PostgreSQL runs here now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_start: Option<CallbackTable>,
+    /// It does not any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_stop: Option<CallbackTable>,
+    /// It was restarted on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_restart: Option<CallbackTable>,
+    /// It has another role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_role_change: Option<CallbackTable>,
+    /// It has read its configuration again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_reload: Option<CallbackTable>,
+    /// The new primary lets clients in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_activate: Option<CallbackTable>,
+    /// Before it is stopped on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before_stop: Option<CallbackTable>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbackTable {
+    /// The program and the arguments that come before clusterd's.
+    pub command: Vec<String>,
+    /// After this it is killed; absent: the default of its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_limit: Option<String>,
+}
+
 /// `[tags]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -322,6 +363,7 @@ impl Default for File {
             postgres: None,
             guard: GuardTable::default(),
             backup: None,
+            callbacks: None,
             tags: TagsTable::default(),
             log: LogTable::default(),
             settings: SettingsTable::default(),

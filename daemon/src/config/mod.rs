@@ -59,6 +59,8 @@ pub struct Config {
     pub guard: GuardConfig,
     /// Backups and archived WAL.
     pub backup: Option<BackupConfig>,
+    /// Programs that are told what happens to PostgreSQL here, by the callback's name.
+    pub callbacks: BTreeMap<&'static str, CallbackProgram>,
     /// What an operator says about this member.
     pub tags: Tags,
     /// Logging.
@@ -78,6 +80,15 @@ pub struct BackupConfig {
     pub options: cluster_backup::Options,
     /// The program that PostgreSQL archives with.
     pub binary: PathBuf,
+}
+
+/// A program of the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackProgram {
+    /// Its absolute path, and the arguments that come before clusterd's.
+    pub command: Vec<String>,
+    /// After this it is killed with its process group.
+    pub time_limit: Duration,
 }
 
 /// One first member.

@@ -390,11 +390,16 @@ fn the_sample_documents_every_key_and_no_other() {
         ("postgres", keys_of::<PostgresTable>()),
         ("guard", keys_of::<GuardTable>()),
         ("backup", keys_of::<BackupTable>()),
+        ("callbacks", keys_of::<CallbacksTable>()),
         ("tags", keys_of::<TagsTable>()),
         ("log", keys_of::<LogTable>()),
         ("settings", keys_of::<SettingsTable>()),
     ] {
         expect(name, sample[name].as_table().expect("a table"), keys);
+    }
+    for (name, callback) in sample["callbacks"].as_table().expect("a table") {
+        let callback = callback.as_table().expect("a table");
+        expect(name, callback, keys_of::<CallbackTable>());
     }
     let member = sample["members"][0].as_table().expect("a table");
     expect("members", member, keys_of::<MemberTable>());
@@ -530,4 +535,51 @@ fn a_config_made_from_a_patroni_file_loads() {
             "pg_stat_statements"
         );
     }
+}
+
+#[test]
+fn everything_wrong_about_callbacks_is_told_at_once() {
+    let place = Place::new();
+    let program = |name: &str, mode: u32| {
+        let path = place.path(name);
+        fs::write(&path, "#!/bin/sh\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        path.display().to_string()
+    };
+    let (good, plain, open) = (
+        program("good", 0o755),
+        program("plain", 0o644),
+        program("open", 0o757),
+    );
+    let file = place.good();
+    let problems = place.problems(&format!(
+        "{file}\n[callbacks.on_start]\ncommand = [\"{plain}\"]\n\
+         [callbacks.on_stop]\ncommand = [\"{open}\"]\n\
+         [callbacks.on_restart]\ncommand = [\"told\"]\n\
+         [callbacks.on_role_change]\n\
+         [callbacks.on_reload]\ncommand = [\"/nowhere/told\"]\ntime_limit = \"soon\"\n\
+         [callbacks.before_stop]\ncommand = [\"{good}\"]\ntime_limit = \"21s\"\n"
+    ));
+    assert_has(&problems, "callbacks.on_start.command", "no program");
+    assert_has(&problems, "callbacks.on_stop.command", "every user");
+    assert_has(&problems, "callbacks.on_restart.command", "relative");
+    assert_has(&problems, "callbacks.on_role_change.command", "empty");
+    assert_has(&problems, "callbacks.on_reload.command", "/nowhere/told");
+    assert_has(&problems, "callbacks.on_reload.time_limit", "soon");
+    assert_has(&problems, "callbacks.before_stop.time_limit", "20s");
+
+    let text = format!(
+        "{file}\n[callbacks.post_activate]\ncommand = [\"{good}\", \"first\"]\n\
+         [callbacks.before_stop]\ncommand = [\"{good}\"]\n"
+    );
+    let config = place.load(&text, NO_ENVIRONMENT).expect("it will do");
+    let limits = ["post_activate", "before_stop"].map(|name| config.callbacks[name].time_limit);
+    assert_eq!(limits.map(|limit| limit.as_secs()), [60, 10]);
+    assert_eq!(config.callbacks["post_activate"].command, [&good, "first"]);
+
+    let unknown = format!("{file}\n[callbacks.on_whim]\ncommand = [\"{good}\"]\n");
+    let refused = place
+        .load(&unknown, NO_ENVIRONMENT)
+        .expect_err("no such callback");
+    assert!(refused.to_string().contains("on_whim"), "{refused}");
 }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::board::{LeaseView, Propose, ProposeError};
+use crate::callbacks::Callbacks;
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::{
     self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
@@ -144,6 +145,8 @@ pub struct Actor {
     pub merged: watch::Receiver<Arc<std::collections::BTreeMap<MemberName, Seen>>>,
     /// The applied truth, to see that an epoch is over.
     pub applied: watch::Receiver<Arc<AppliedState>>,
+    /// The operator's programs.
+    pub callbacks: Callbacks,
 }
 
 /// What was true when the action was decided.
@@ -260,6 +263,7 @@ impl Actor {
                 Ok(Done::Plain)
             }
             Action::RestartStandby { request } => {
+                self.callbacks.before_stop().await;
                 self.postgres
                     .stop_budgeted(STOP_BUDGET)
                     .await
@@ -760,8 +764,9 @@ impl Actor {
         Ok(())
     }
 
-    /// Checkpoint first, while clients still write; then the gap begins.
+    /// The operator's program and a checkpoint first, while clients still write; then the gap begins.
     async fn drain(&self, request: RequestId, to: &MemberName) -> Result<Done, Error> {
+        self.callbacks.before_stop().await;
         self.postgres
             .checkpoint(CHECKPOINT_LIMIT)
             .await

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::board::{LeaseView, VerdictLine};
+use crate::callbacks::{Callbacks, Server, Sight};
 use crate::guard_client::Guard;
 use crate::lease::{LeaseKeeper, now};
 use crate::postgres::Progress;
@@ -47,6 +48,8 @@ const TELL_AGAIN: Duration = Duration::from_millis(40);
 const TRY_ROOM: Duration = Duration::from_secs(5);
 /// The same where the data volume shows no more room: another volume may.
 const TRY_NO_ROOM: Duration = Duration::from_secs(60);
+/// The word of a restart that was asked for.
+const RESTARTING: &str = "restart";
 /// After a failed action, so that a lasting fault does not spin.
 const AFTER_FAILURE: Duration = Duration::from_millis(300);
 
@@ -116,6 +119,8 @@ pub struct MemberLoop {
     pub clones_in_place: bool,
     /// This member was told to leave: nothing is started any more.
     pub leaving: watch::Receiver<bool>,
+    /// The operator's programs.
+    pub callbacks: Callbacks,
     /// Results.
     pub outlets: Outlets,
 }
@@ -276,8 +281,28 @@ impl MemberLoop {
                 reason: Reason::OnRequest("this member was told to leave".to_owned()),
             };
         }
+        self.tell_callbacks(&view);
         self.publish(memory, &looked, &durable, &verdict, busy, &applied, times);
         self.start(memory, running, ended, verdict, &applied.state, times)
+    }
+
+    /// Told before anything is decided upon it, and never waited for.
+    fn tell_callbacks(&self, view: &MemberView<'_>) {
+        if !self.callbacks.is_wanted() {
+            return;
+        }
+        let epoch = view.state.epoch();
+        let timeline = match view.postgres {
+            PostgresStatus::Primary(primary) => Some(primary.timeline),
+            PostgresStatus::Standby(standby) => Some(standby.timeline),
+            _ => None,
+        };
+        self.callbacks.look(&Sight {
+            server: server(view),
+            is_restarting: view.busy.is_some_and(|busy| busy.with == RESTARTING),
+            epoch,
+            timeline,
+        });
     }
 
     /// The system identifier is read once for each data directory.
@@ -382,6 +407,9 @@ impl MemberLoop {
             }
             Ok(done) => {
                 memory.failure = None;
+                if matches!(action, Action::Reload { .. }) {
+                    self.callbacks.reloaded();
+                }
                 memory.take(done);
                 Instant::now()
             }
@@ -458,6 +486,38 @@ impl MemberLoop {
             answered_at: memory.answered_at,
         });
         self.outlets.report.send_replace(Some(report));
+    }
+}
+
+/// What this look proves of the server. One that is out of recovery counts as a primary only as long as it
+/// holds the lease of the newest epoch: nobody is told of a server that was promoted by hand.
+fn server(view: &MemberView<'_>) -> Server {
+    match view.postgres {
+        PostgresStatus::Standby(standby) => Server::Standby {
+            started_unix_ms: standby.started_unix_ms,
+        },
+        PostgresStatus::Primary(primary) => {
+            let epoch = view.durable.promoted;
+            let is_ours = view
+                .state
+                .granted()
+                .is_some_and(|reign| reign.holder == *view.me && reign.epoch == epoch);
+            if is_ours && view.holder.may_serve(epoch, view.now, &view.times) {
+                Server::Primary {
+                    started_unix_ms: primary.started_unix_ms,
+                    is_open: primary.is_open,
+                }
+            } else {
+                Server::Unclear
+            }
+        }
+        PostgresStatus::Stopped(_) | PostgresStatus::Empty | PostgresStatus::Unusable { .. } => {
+            Server::Down
+        }
+        PostgresStatus::Unknown { .. }
+        | PostgresStatus::Starting { .. }
+        | PostgresStatus::Unresponsive { .. }
+        | PostgresStatus::Stopping => Server::Unclear,
     }
 }
 
@@ -563,7 +623,7 @@ fn word(action: &Action) -> &'static str {
         Action::Fence { .. } => "fence",
         Action::Quarantine { .. } => "quarantine",
         Action::KillForeign => "kill foreign processes",
-        Action::RestartStandby { .. } => "restart",
+        Action::RestartStandby { .. } => RESTARTING,
         Action::Reload { .. } => "reload",
     }
 }

@@ -351,6 +351,7 @@ pub fn board(primary_name: &str, own: PostgresStatus) -> Board {
         not_granted: vec!["real-time priority".to_owned()],
         last_failover: Some(Duration::from_millis(2500)),
         failovers: BTreeMap::from([("primary-silent".to_owned(), 1)]),
+        callbacks: Vec::new(),
     }
 }
 

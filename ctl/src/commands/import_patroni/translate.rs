@@ -541,7 +541,7 @@ impl Translated {
         let not_yet = "is not there yet";
         for source in [postgresql, shared] {
             for (key, what) in [
-                ("callbacks", not_yet),
+                ("callbacks", "programs go into [callbacks]: docs/hooks.md"),
                 (
                     "create_replica_methods",
                     "clones are made with pg_basebackup",
@@ -564,7 +564,7 @@ impl Translated {
                     "recovery is clusterd's; backups are in [backup]",
                 ),
                 ("pre_promote", not_yet),
-                ("before_stop", not_yet),
+                ("before_stop", "it goes into [callbacks]: docs/hooks.md"),
                 ("proxy_address", not_yet),
                 (
                     "bin_name",

@@ -5,6 +5,7 @@
 //! can be looked at; the stand-ins never leave this file, because a single problem refuses all.
 
 mod backup;
+mod callbacks;
 pub(super) mod postgres;
 mod security;
 
@@ -58,6 +59,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
     check.ports(listen, postgres.as_ref());
     let guard = check.guard(&file.guard, &file.state_dir);
     let backup = file.backup.as_ref().map(|table| check.backup(table));
+    let callbacks = check.callbacks(file.callbacks.as_ref(), kind);
     let tags = check.tags(&file);
     let log = check.log(&file);
     let settings = check.settings(&file.settings, &file.preset, &members);
@@ -77,6 +79,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
         postgres,
         guard,
         backup,
+        callbacks,
         tags,
         log,
         settings,
