@@ -55,12 +55,13 @@ fn is_overdue(view: &ClusterView, request: &Request) -> bool {
 }
 
 /// Its newest report is too old to be acted on, and not so old that it counts as silent: clients
-/// wait meanwhile.
+/// wait meanwhile. A leader of a moment ago has not heard everybody yet.
 fn is_late(view: &ClusterView, member: &MemberName) -> bool {
     let patience = view.fresh_within() * 4;
-    view.reports
-        .get(member)
-        .is_some_and(|seen| seen.age > view.fresh_within() && seen.age <= patience)
+    match view.reports.get(member) {
+        Some(seen) => seen.age > view.fresh_within() && seen.age <= patience,
+        None => view.leading_for <= patience,
+    }
 }
 
 pub(super) fn fail(request: &Request, why: String) -> Verdict {
@@ -279,7 +280,10 @@ fn failover(view: &ClusterView, request: &Request, to: &MemberName) -> Verdict {
     match &request.step {
         Step::Accepted | Step::Prepare { .. } | Step::Drain { .. } => {
             if view.fresh(to).is_none() {
-                return fail(request, format!("{to} is not heard"));
+                return match is_late(view, to) {
+                    true => Verdict::Pass,
+                    false => fail(request, format!("{to} is not heard")),
+                };
             }
             propose(
                 Command::Step {

@@ -8,6 +8,7 @@ mod commands;
 mod confirming;
 mod decisions;
 mod gap;
+mod handovers;
 mod held;
 mod rewound;
 mod rolling;
