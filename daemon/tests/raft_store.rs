@@ -50,7 +50,13 @@ fn reopen(folder: &Path) -> LogStore {
     for _ in 0..200 {
         match open(folder) {
             Err(StoreError::InUse { path }) => last = Some(path),
-            other => return other.unwrap_or_else(|error| panic!("{error}")),
+            Err(error) => {
+                let kept = tempfile::Builder::new().prefix("refused-store-").tempdir();
+                let kept = kept.unwrap().keep();
+                copy(folder, &kept);
+                panic!("{error}; a copy is kept in {}", kept.display());
+            }
+            Ok(store) => return store,
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -296,6 +302,19 @@ fn is_whole_or_refused(folder: &Path, last: u64, what: &str) -> bool {
             store.close().await;
             true
         }),
+    }
+}
+
+/// Killed while it wrote one, sled would call the whole store corrupt at the next start.
+#[test]
+fn an_unfinished_snapshot_of_the_engine_is_swept() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 30);
+    let draft = folder.path().join("log/snap.7FFFFFFFFFFFFFFF.generating");
+    for half in [&b""[..], b"half a snapsh", &[7; 400]] {
+        fs::write(&draft, half).unwrap();
+        assert!(is_whole_or_refused(folder.path(), 30, "half a snapshot"));
+        assert!(!draft.exists());
     }
 }
 

@@ -1,15 +1,19 @@
 //! The one thing the Raft store needs of a storage engine: write a batch so that all of it or
 //! nothing survives, and read everything back. Sled is the engine; this trait is the way out of it.
 //!
-//! Two surprises. When the disk is full sled does not fail, it waits for ever; so room is checked
-//! before every batch, and the log store watches the clock. And sled's `flush()` alone loses acknowledged data at a power cut (it neither commits
-//! the file's size nor flushes the drive); `fdatasync` on its file afterwards is what makes it true.
+//! Four surprises. When the disk is full sled does not fail, it waits for ever; so room is checked
+//! before every batch, and the log store watches the clock. Sled's `flush()` alone loses acknowledged data at
+//! a power cut (it neither commits the file's size nor flushes the drive); `fdatasync` on its file afterwards
+//! is what makes it true. Killed while it writes a snapshot of its page table, it takes the half for a whole
+//! one at the next start and calls the store corrupt; so unfinished ones are removed before. And when it is
+//! closed its threads may hold the file for a moment longer.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::durable;
 
@@ -45,9 +49,40 @@ pub trait Records: Send + 'static {
 
 /// Records in a sled database of their own.
 pub struct SledRecords {
+    // Closed before the file: fields are dropped in this order.
     database: sled::Db,
-    file: File,
+    file: Held,
     path: PathBuf,
+}
+
+/// Sled's file, opened once more; dropped, it waits until sled has let go of it.
+struct Held(File);
+
+/// How long sled's threads may take to let go of a closed database; whoever opens it next waits as well.
+const LET_GO: Duration = Duration::from_secs(5);
+
+impl Held {
+    fn open(path: &Path) -> io::Result<Held> {
+        File::open(path).map(Held)
+    }
+
+    /// Nobody else has the database open now.
+    fn is_free(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => self.0.unlock().map(|()| true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let until = Instant::now() + LET_GO;
+        while matches!(self.is_free(), Ok(false)) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Least room on the file system, in bytes, besides twice the batch: sled writes in segments of
@@ -82,14 +117,32 @@ fn open_database(directory: &Path, is_new: bool) -> io::Result<SledRecords> {
     if is_new {
         make_database(directory)?;
     }
-    let database = sled_at(directory)?;
     let path: PathBuf = directory.join("db");
-    let file = File::open(&path)?;
+    let file = Held::open(&path)?;
+    sweep_drafts(directory, &file)?;
+    let database = sled_at(directory)?;
     Ok(SledRecords {
         database,
         file,
         path,
     })
+}
+
+/// Removes snapshots that a killed process had not finished: `snap.N.generating`. The one before is removed
+/// after the new one has its name, and the log is the truth in any case.
+fn sweep_drafts(directory: &Path, file: &Held) -> io::Result<()> {
+    if !file.is_free()? {
+        // Whoever has it open may be writing one.
+        return Ok(());
+    }
+    for item in fs::read_dir(directory)? {
+        let path = item?.path();
+        if path.extension().is_some_and(|it| it == "generating") {
+            fs::remove_file(&path)?;
+            tracing::info!(path = %path.display(), "an unfinished snapshot of the engine is removed");
+        }
+    }
+    Ok(())
 }
 
 fn sled_at(directory: &Path) -> io::Result<sled::Db> {
@@ -114,8 +167,10 @@ fn make_database(directory: &Path) -> io::Result<()> {
     }
     durable::create_dir(&draft)?;
     let database = sled_at(&draft)?;
+    let file = Held::open(&draft.join("db"))?;
     database.flush().map_err(io::Error::from)?;
     drop(database);
+    drop(file);
     durable::sync_tree(&draft)?;
     fs::rename(&draft, directory)?;
     durable::sync_parent(directory)
@@ -157,7 +212,7 @@ impl Records for SledRecords {
                 .apply_batch(batch(changes))
                 .map_err(io::Error::from)?;
             self.database.flush().map_err(io::Error::from)?;
-            self.file.sync_data()
+            self.file.0.sync_data()
         })
     }
 
