@@ -228,3 +228,19 @@ fn programs_are_told_of_start_switchover_and_failover_and_one_that_hangs_delays_
     ensure!(missing.is_empty(), "rows are lost: {missing:?}");
     cluster.finish()
 }
+
+/// Longer than `probe_limit`: writes are not tried meanwhile, and that is no fault of the disk's.
+#[test]
+fn a_planned_stop_that_is_prepared_for_long_is_no_failover() -> Result<()> {
+    let config =
+        "\n[callbacks.before_stop]\ncommand = [\"/bin/sleep\", \"7\"]\ntime_limit = \"15s\"\n";
+    let cluster = Wanted::new("long-stop").config(config).start()?;
+    let primary = cluster.wait_primary(PATIENCE)?;
+    let target = cluster.members[(primary + 1) % 3].name.clone();
+    cluster.wait_healthy(PATIENCE)?;
+    cluster.ctl(&["switchover", "--to", &target, "--yes"])?;
+    ensure!(cluster.wait_healthy(PATIENCE)? == (primary + 1) % 3);
+    let history = cluster.ctl(&["history"])?;
+    ensure!(!history.contains("does not work"), "{history}");
+    cluster.finish()
+}

@@ -243,7 +243,8 @@ impl Chores {
                     continue;
                 }
             }
-            // Its WAL would put the old primary ahead of the target of a hand-over.
+            // Its WAL would put the old primary ahead of the target of a hand-over. What is not tried does
+            // not grow older either: a hand-over that is called off late is no fault of the disk's.
             if self
                 .state
                 .borrow()
@@ -252,6 +253,7 @@ impl Chores {
                 .iter()
                 .any(|open| open.kind.moves_primary())
             {
+                self.findings.lock().commit = Track::default();
                 continue;
             }
             let outcome = self.postgres.probe_commit(PROBE_LIMIT).await;
