@@ -129,6 +129,8 @@ pub enum Command {
     Cancel(Cancel),
     /// Takes back what is scheduled: the switchover, or the restart of members
     Flush(Flush),
+    /// A member that is worked on: it confirms no commit, is not promoted, and gets no new readers
+    Maintenance(Maintenance),
     /// What the whole cluster shares: durability mode, confirmations, zones, times
     Settings(Settings),
     /// Members as Raft knows them, and their replacement
@@ -316,6 +318,54 @@ pub struct Flush {
     /// `switchover`, or `restart` and the members it is scheduled for
     #[arg(required = true, value_name = "switchover | restart MEMBER")]
     pub words: Vec<String>,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+}
+
+/// `maintenance`.
+#[derive(Clone, Debug, Args)]
+pub struct Maintenance {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: MaintenanceCommand,
+}
+
+/// What to do about maintenance.
+#[derive(Clone, Debug, Subcommand)]
+pub enum MaintenanceCommand {
+    /// Begins: waits until no commit needs the member any more, then it may be taken away
+    On(MaintenanceOn),
+    /// Ends: it is a member like the others again
+    Off(MaintenanceOff),
+}
+
+/// `maintenance on`.
+#[derive(Clone, Debug, Args)]
+pub struct MaintenanceOn {
+    /// Which member; a primary hands over first (`clusterctl switchover`)
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
+    /// It ends by itself after this, 30 days at most; asked again it ends later: 30min, 4h
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration, default_value = "1h")]
+    pub length: Duration,
+    /// Even when too few could confirm commits, or nobody could take over, without it
+    #[arg(long)]
+    pub force: bool,
+    /// How it is asked for.
+    #[command(flatten)]
+    pub change: Change,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `maintenance off`.
+#[derive(Clone, Debug, Args)]
+pub struct MaintenanceOff {
+    /// Which member
+    #[arg(value_name = "MEMBER")]
+    pub member: String,
     /// How it is asked for.
     #[command(flatten)]
     pub change: Change,

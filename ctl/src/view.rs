@@ -32,6 +32,7 @@ pub struct StatusView {
     pub failure_tolerance: String,
     pub pause: Option<PauseView>,
     pub schedules: Vec<ScheduleView>,
+    pub maintenance: Vec<MaintenanceView>,
     pub members: Vec<MemberView>,
     pub rules: Vec<RuleView>,
     pub candidates: Vec<CandidateView>,
@@ -196,6 +197,29 @@ impl From<&v1::Schedule> for ScheduleView {
             due: schedule.due.clone(),
             due_unix_ms: schedule.due_unix_ms,
             by: schedule.by.clone(),
+        }
+    }
+}
+
+/// A member that nothing is entrusted to for a while.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct MaintenanceView {
+    pub member: String,
+    pub since: String,
+    pub until: String,
+    pub until_unix_ms: u64,
+    pub by: String,
+}
+
+impl From<&v1::Maintenance> for MaintenanceView {
+    fn from(it: &v1::Maintenance) -> Self {
+        Self {
+            member: it.member.clone(),
+            since: crate::time::moment(it.since_unix_ms),
+            until: crate::time::moment(it.until_unix_ms),
+            until_unix_ms: it.until_unix_ms,
+            by: it.by.clone(),
         }
     }
 }
@@ -418,6 +442,11 @@ impl From<&v1::Status> for StatusView {
             voters_total: status.voters_total,
             failure_tolerance: status.failure_tolerance.clone(),
             schedules: status.schedules.iter().map(ScheduleView::from).collect(),
+            maintenance: status
+                .maintenance
+                .iter()
+                .map(MaintenanceView::from)
+                .collect(),
             pause: status.pause.as_ref().map(|pause| PauseView {
                 by: pause.by.clone(),
                 at: crate::time::moment(pause.at_unix_ms),

@@ -262,6 +262,41 @@ impl Planned for Fake {
         }))
     }
 
+    async fn begin_maintenance(
+        &self,
+        request: Request<v1::BeginMaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceReply>, Status> {
+        let bearer = token(&request);
+        let asked = request.into_inner();
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push((format!("{asked:?}"), bearer));
+        if asked.member == "n1" {
+            return Err(Status::failed_precondition(
+                "n1 is the primary: hand over first",
+            ));
+        }
+        Ok(Response::new(v1::MaintenanceReply {
+            maintenance: Some(maintained(&asked.member)),
+        }))
+    }
+
+    async fn end_maintenance(
+        &self,
+        request: Request<v1::EndMaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceReply>, Status> {
+        let bearer = token(&request);
+        let asked = request.into_inner();
+        self.asked
+            .lock()
+            .expect("not poisoned")
+            .push((format!("{asked:?}"), bearer));
+        Ok(Response::new(v1::MaintenanceReply {
+            maintenance: Some(maintained(&asked.member)),
+        }))
+    }
+
     async fn unschedule(
         &self,
         request: Request<v1::UnscheduleRequest>,
@@ -279,6 +314,15 @@ impl Planned for Fake {
             }
             _ => Ok(Response::new(v1::UnscheduleReply::default())),
         }
+    }
+}
+
+fn maintained(member: &str) -> v1::Maintenance {
+    v1::Maintenance {
+        member: member.to_owned(),
+        since_unix_ms: 1_795_000_000_000,
+        until_unix_ms: 1_795_003_600_000,
+        by: "root@db2".to_owned(),
     }
 }
 
@@ -471,6 +515,52 @@ async fn what_is_scheduled_is_flushed_in_either_order_of_words() {
     let usage = clusterctl(&[address], Some("right"), &["flush", "restart"]).await;
     assert_ended(&usage, 2, "which member");
     assert_eq!(fake.asked().len(), 3);
+}
+
+#[tokio::test]
+async fn maintenance_is_begun_when_no_rule_names_the_member_any_more() {
+    let status = v1::Status {
+        maintenance: vec![maintained("n2"), maintained("n3")],
+        rules: vec![v1::Rule {
+            id: 4,
+            members: vec!["n3".to_owned()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let fake = Fake {
+        status,
+        ..Fake::default()
+    };
+    let address = serve(fake.clone()).await;
+    let run = async |words: &[&str]| {
+        let words = [&["maintenance"], words].concat();
+        clusterctl(&[address], Some("right"), &words).await
+    };
+    let spared = run(&["on", "n2", "--for", "2h", "--reason", "a new disk"]).await;
+    assert_ended(&spared, 0, "");
+    assert!(
+        stdout(&spared).starts_with("n2 may be taken away until "),
+        "{}",
+        stdout(&spared)
+    );
+    let needed = run(&["on", "n3", "--timeout", "1s"]).await;
+    assert_ended(&needed, 5, "commits may be confirmed by n3 (rule 4)");
+    let primary = run(&["on", "n1"]).await;
+    assert_ended(&primary, 3, "n1 is the primary");
+    let ended = run(&["off", "n2"]).await;
+    assert_ended(&ended, 0, "");
+    assert_eq!(stdout(&ended), "Ended: maintenance of n2\n");
+    let dry = run(&["on", "n2", "--force", "--dry-run"]).await;
+    assert_ended(&dry, 0, "");
+    assert!(stdout(&dry).contains("Nothing was changed"));
+    let asked = fake.asked();
+    assert_eq!(asked.len(), 5, "{asked:?}");
+    for words in ["for_s: 7200", "a new disk"] {
+        assert!(asked[0].0.contains(words), "{words}: {}", asked[0].0);
+    }
+    assert!(asked[4].0.contains("force: true"), "{}", asked[4].0);
+    assert!(asked.iter().all(|(_, bearer)| bearer == "Bearer right"));
 }
 
 #[tokio::test]

@@ -341,6 +341,12 @@ fn planned() -> v1::Status {
         ..Default::default()
     };
     v1::Status {
+        maintenance: vec![v1::Maintenance {
+            member: "n3".to_owned(),
+            since_unix_ms: NOW,
+            until_unix_ms: NOW + 3_600_000,
+            by: "root@db2: a new disk".to_owned(),
+        }],
         schedules: vec![
             schedule(
                 "00000000000000ac",

@@ -295,6 +295,11 @@ fn patroni_cluster(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView, wall
         "Value is 1 if auto failover is disabled, 0 otherwise.",
         board.state.pause.is_some(),
     );
+    sheet.flag(
+        "clusterd_in_maintenance",
+        "Value is 1 while nothing is entrusted to this member.",
+        board.state.maintenance.contains_key(&board.me),
+    );
     let tags = board.state.tags_in_force(&board.me, &board.own.tags);
     let state = state.map_or(-1.0, |at| number(at as u64));
     sheet.gauge(

@@ -17,7 +17,7 @@ use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
-    Addresses, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation, MemberName,
+    Addresses, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation, Maintenance, MemberName,
     MemberReport, Phase, Recurrence, Reign, Request, RequestKind, RequestOutcome, Rule, RuleId,
     Schedule, Settings, Tags,
 };
@@ -389,6 +389,16 @@ pub fn schedule(schedule: &Schedule) -> v1::Schedule {
         by: schedule.by.clone(),
         at_unix_ms: schedule.at_unix_ms,
         text: schedule.work.to_string(),
+    }
+}
+
+/// A member's maintenance, encoded.
+pub fn maintenance(member: &MemberName, it: &Maintenance) -> v1::Maintenance {
+    v1::Maintenance {
+        member: member.to_string(),
+        since_unix_ms: it.since_unix_ms,
+        until_unix_ms: it.until_unix_ms,
+        by: it.by.clone(),
     }
 }
 

@@ -170,6 +170,73 @@ async fn a_restart_is_scheduled_with_its_conditions_and_what_is_against_them_now
 }
 
 #[tokio::test]
+async fn maintenance_begins_is_shown_and_ends_and_what_cannot_be_is_refused() {
+    let world = World::new(board("a", primary()));
+    let running = serve(&world, Some(TOKEN), None).await;
+    let mut client = PlannedClient::new(channel(&running).await);
+    let mut admin = AdminClient::new(channel(&running).await);
+    let on = |member: &str, for_s, dry_run| v1::BeginMaintenanceRequest {
+        member: member.to_owned(),
+        for_s,
+        force: true,
+        by: "tester".to_owned(),
+        dry_run,
+    };
+    let off = |member: &str| v1::EndMaintenanceRequest {
+        member: member.to_owned(),
+        by: "tester".to_owned(),
+        dry_run: false,
+    };
+    let dry = client
+        .begin_maintenance(with_token(on("b", 60, true)))
+        .await;
+    dry.expect("it would do");
+    assert!(lock(&world.proposed).is_empty());
+    let begun = client
+        .begin_maintenance(with_token(on("b", 60, false)))
+        .await;
+    let begun = begun.expect("begun").into_inner().maintenance.expect("it");
+    assert_eq!(begun.until_unix_ms - begun.since_unix_ms, 60_000);
+    let status = admin.get_status(v1::GetStatusRequest::default()).await;
+    let shown = status.expect("a status").into_inner().maintenance;
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(
+        (shown[0].member.as_str(), shown[0].by.as_str()),
+        ("b", "tester")
+    );
+    let ended = client.end_maintenance(with_token(off("b"))).await;
+    let ended = ended.expect("ended").into_inner().maintenance;
+    assert_eq!(ended.map(|it| it.member).as_deref(), Some("b"));
+    for (asked, code, words) in [
+        (
+            on("a", 60, false),
+            Code::FailedPrecondition,
+            "hand over first",
+        ),
+        (on("zz", 60, false), Code::FailedPrecondition, "no member"),
+        (on("b", 0, false), Code::InvalidArgument, "for_s: 0"),
+        (on("B!", 0, false), Code::InvalidArgument, "for_s: 0"),
+        (on("B!", 60, false), Code::InvalidArgument, "member"),
+    ] {
+        let refused = client.begin_maintenance(with_token(asked)).await;
+        let refused = refused.expect_err(words);
+        assert_eq!(refused.code(), code, "{refused}");
+        assert!(refused.message().contains(words), "{words}: {refused}");
+    }
+    let none = client.end_maintenance(with_token(off("b"))).await;
+    let none = none.expect_err("it has ended");
+    assert_eq!(
+        (none.code(), none.message()),
+        (Code::FailedPrecondition, "b is not in maintenance")
+    );
+    let stranger = client
+        .begin_maintenance(Request::new(on("b", 60, false)))
+        .await;
+    let code = stranger.expect_err("no token").code();
+    assert_eq!(code, Code::Unauthenticated);
+}
+
+#[tokio::test]
 async fn all_that_is_wrong_is_told_at_once_and_nothing_is_changed() {
     let world = World::new(board("a", primary()));
     let running = serve(&world, Some(TOKEN), None).await;

@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cluster_tests::writer::clock;
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 
 use crate::drill::{Drill, LONGEST_OUTAGE};
@@ -232,13 +234,18 @@ fn programs_are_told_of_start_switchover_and_failover_and_one_that_hangs_delays_
 /// Longer than `probe_limit`: writes are not tried meanwhile, and that is no fault of the disk's.
 #[test]
 fn a_planned_stop_that_is_prepared_for_long_is_no_failover() -> Result<()> {
-    let config =
-        "\n[callbacks.before_stop]\ncommand = [\"/bin/sleep\", \"7\"]\ntime_limit = \"15s\"\n";
+    let config = "\n[callbacks.before_stop]\ncommand = [\"/bin/sh\", \"-c\", \"sleep 7\"]\ntime_limit = \"15s\"\n";
     let cluster = Wanted::new("long-stop").config(config).start()?;
     let primary = cluster.wait_primary(PATIENCE)?;
     let target = cluster.members[(primary + 1) % 3].name.clone();
     cluster.wait_healthy(PATIENCE)?;
+    let begin = clock();
     cluster.ctl(&["switchover", "--to", &target, "--yes"])?;
+    let took = clock() - begin;
+    ensure!(
+        took > Duration::from_secs(7),
+        "{took:?}: it was not prepared"
+    );
     ensure!(cluster.wait_healthy(PATIENCE)? == (primary + 1) % 3);
     let history = cluster.ctl(&["history"])?;
     ensure!(!history.contains("does not work"), "{history}");

@@ -217,3 +217,82 @@ fn restarts_are_scheduled_over_http_and_bound_to_their_conditions() -> Result<()
     ensure!(cluster.wait_healthy(PATIENCE)? == primary);
     cluster.finish()
 }
+
+/// A standby in maintenance leaves the rule before the command returns, its host goes without anybody waiting,
+/// the primary is lost and it is not promoted; its time ends by itself.
+#[test]
+fn a_member_in_maintenance_is_missed_by_nobody_and_not_promoted() -> Result<()> {
+    let mut cluster = Wanted::new("maintained").start()?;
+    let drill = Drill::begin(&cluster)?;
+    let first = drill.primary;
+    let [second, third] = [(first + 1) % 3, (first + 2) % 3];
+    let name = |member: usize| cluster.members[member].name.clone();
+    let (primary, kept, taken) = (name(first), name(second), name(third));
+    let on = |cluster: &Cluster, words: &[&str]| -> Result<(bool, String)> {
+        let words = [&["maintenance", "on"], words].concat();
+        let said = cluster.ctl_command(&words)?.output()?;
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        Ok((said.status.success(), text))
+    };
+    let (is_done, said) = on(&cluster, &[&primary])?;
+    ensure!(!is_done && said.contains("hand over first"), "{said}");
+    cluster.ctl(&["maintenance", "on", &taken, "--for", "1h"])?;
+    let status = ctl_json(&cluster, &["status"])?;
+    ensure!(
+        status["maintenance"][0]["member"] == taken.as_str(),
+        "{status:#}"
+    );
+    let rules = status["rules"].as_array().context("rules")?;
+    let names = |rule: &Value, member: &str| {
+        let members = rule["members"].as_array();
+        members.is_some_and(|all| all.iter().any(|it| it == member))
+    };
+    ensure!(!rules.iter().any(|rule| names(rule, &taken)), "{rules:#?}");
+    ensure!(rules.iter().any(|rule| names(rule, &kept)), "{rules:#?}");
+    let (is_done, said) = on(&cluster, &[&kept])?;
+    ensure!(!is_done && said.contains("--force"), "{said}");
+    let begun = events(&cluster, "maintenance")?;
+    ensure!(begun.len() == 1, "{begun:?}");
+
+    // Readers are sent elsewhere.
+    wait_until("its replica check fails", PATIENCE, || {
+        let answer = cluster.get(third, "/replica");
+        match answer.map(|it| it.status) {
+            Ok(503) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    let (is_done, said) = {
+        let words = ["switchover", "--to", &taken, "--yes"];
+        let said = cluster.ctl_command(&words)?.output()?;
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        (said.status.success(), text)
+    };
+    ensure!(!is_done && said.contains("is in maintenance"), "{said}");
+
+    // The primary is lost: the other one takes over, whoever has the most.
+    cluster.members[first].kill_host()?;
+    ensure!(drill.wait_takeover(&cluster)? == second);
+    // Asked again it has another end, and needs no force: nobody else is left as it is.
+    cluster.ctl(&["maintenance", "on", &taken, "--for", "2s", "--no-wait"])?;
+    wait_until("it ends by itself", SOON + PATIENCE, || {
+        let ended = events(&cluster, "maintenance-ended").map_err(|error| error.to_string())?;
+        match ended.as_slice() {
+            [(_, why)] if why.contains("its time is up") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    cluster.members[first].start()?;
+    ensure!(cluster.wait_healthy(PATIENCE)? == second);
+    // A standby that nobody needs joins only after half a minute.
+    wait_until("it confirms commits again", 2 * PATIENCE, || {
+        let status = ctl_json(&cluster, &["status"]).map_err(|error| error.to_string())?;
+        match status["rules"].as_array() {
+            Some(rules) if rules.iter().any(|rule| names(rule, &taken)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    let (_, outage) = drill.end_complete(&cluster)?;
+    ensure!(outage < LONGEST_OUTAGE, "{outage:?}");
+    cluster.finish()
+}

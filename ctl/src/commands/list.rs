@@ -195,6 +195,13 @@ fn footer(status: &StatusView, paint: Paint) -> String {
         );
         lines.push_str(&format!("{}\n", paint.warn(&text)));
     }
+    for it in &status.maintenance {
+        let text = format!(
+            " Maintenance of {}: until {}, by {}",
+            it.member, it.until, it.by
+        );
+        lines.push_str(&format!("{}\n", paint.warn(&text)));
+    }
     let switchover = status.schedules.iter().find(|it| it.member.is_none());
     if let Some(schedule) = switchover {
         lines.push_str(&format!(" Switchover scheduled at: {}\n", schedule.due));

@@ -8,6 +8,7 @@ pub mod history;
 pub mod import_patroni;
 pub mod list;
 pub mod local;
+pub mod maintenance;
 pub mod members;
 pub mod other;
 pub mod overview;
@@ -24,7 +25,8 @@ use std::time::Duration;
 use cluster_proto::v1;
 
 use crate::args::{
-    Arguments, Command, Format, Global, MembersCommand, Snapshot, SnapshotCommand, Watch,
+    Arguments, Command, Format, Global, MaintenanceCommand, MembersCommand, Snapshot,
+    SnapshotCommand, Watch,
 };
 use crate::client::Client;
 use crate::exit::Stop;
@@ -149,6 +151,10 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         Command::Resume(change) => requests::resume(&context, &change).await,
         Command::Cancel(args) => requests::cancel(&context, &args).await,
         Command::Flush(args) => planned::flush(&context, &args).await,
+        Command::Maintenance(args) => match args.command {
+            MaintenanceCommand::On(args) => maintenance::on(&context, &args).await,
+            MaintenanceCommand::Off(args) => maintenance::off(&context, &args).await,
+        },
         Command::Settings(args) => settings::run(&context, &args.command).await,
         Command::Members(args) => match args.command {
             MembersCommand::List => {

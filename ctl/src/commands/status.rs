@@ -115,6 +115,11 @@ impl Screen {
             let text = self.paint.warn(&text);
             self.line("PAUSED", &text);
         }
+        for it in &status.maintenance {
+            let text = format!("of {} until {}, by {}", it.member, it.until, it.by);
+            let text = self.paint.warn(&text);
+            self.line("Maintenance", &text);
+        }
         for schedule in &status.schedules {
             let text = format!("{} at {}, by {}", schedule.what, schedule.due, schedule.by);
             self.line("Scheduled", &text);

@@ -39,6 +39,10 @@ const UNREACHABLE: &[(&str, &str)] = &[
         "nobody schedules anything here; cases and the rules' tests have it",
     ),
     (
+        "maintenance-over",
+        "nobody maintains anything here; the rules' tests and a scenario have it",
+    ),
+    (
         "snapshot-void",
         "nobody takes snapshots here; the rules' tests have it",
     ),

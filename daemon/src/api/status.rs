@@ -62,6 +62,11 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         }),
         requests: requests(board),
         schedules: state.schedules.iter().map(wire::schedule).collect(),
+        maintenance: state
+            .maintenance
+            .iter()
+            .map(|(member, it)| wire::maintenance(member, it))
+            .collect(),
         not_granted: board.not_granted.clone(),
         candidates: candidates
             .into_iter()

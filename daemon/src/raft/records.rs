@@ -13,7 +13,7 @@ use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::durable;
 
@@ -58,8 +58,10 @@ pub struct SledRecords {
 /// Sled's file, opened once more; dropped, it waits until sled has let go of it.
 struct Held(File);
 
-/// How long sled's threads may take to let go of a closed database; whoever opens it next waits as well.
-const LET_GO: Duration = Duration::from_secs(5);
+/// How often it is looked whether sled's threads have let go of a closed database; whoever opens it next
+/// waits as well.
+const LOOKS: u32 = 5000;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 impl Held {
     fn open(path: &Path) -> io::Result<Held> {
@@ -78,9 +80,11 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let until = Instant::now() + LET_GO;
-        while matches!(self.is_free(), Ok(false)) && Instant::now() < until {
-            thread::sleep(Duration::from_millis(1));
+        for _ in 0..LOOKS {
+            match self.is_free() {
+                Ok(false) => thread::sleep(BETWEEN_LOOKS),
+                Ok(true) | Err(_) => return,
+            }
         }
     }
 }

@@ -291,6 +291,8 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         Command::Ask { .. }
         | Command::End { .. }
         | Command::Schedule(_)
+        | Command::BeginMaintenance(_)
+        | Command::EndMaintenance { .. }
         | Command::Unschedule { .. }
         | Command::Pause { .. }
         | Command::Resume { .. }

@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{backup, bypass, rules, schedule, settings, snapshot};
+use super::{backup, bypass, maintenance, rules, schedule, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,8 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         Command::Unschedule { slot, by } => schedule::unschedule(state, at, slot, by),
         Command::BeginScheduled { id } => schedule::begin(state, at, id),
         Command::DropScheduled { id, why } => schedule::drop(state, at, id, why),
+        Command::BeginMaintenance(wish) => maintenance::begin(state, at, wish),
+        Command::EndMaintenance { member, by } => maintenance::end(state, at, member, by),
         Command::Pause { by } => {
             if state.pause.is_some() {
                 return Err(Rejected::Refused("cluster is already paused".to_owned()));

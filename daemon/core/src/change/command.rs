@@ -209,6 +209,15 @@ pub enum Command {
         /// Why, as a sentence.
         why: String,
     },
+    /// Nothing is entrusted to a member for a while.
+    BeginMaintenance(Box<MaintenanceWish>),
+    /// It is a member like the others again.
+    EndMaintenance {
+        /// Which.
+        member: MemberName,
+        /// Who asked, or why.
+        by: String,
+    },
     /// The cluster takes no automatic action.
     Pause {
         /// Who asked.
@@ -315,6 +324,22 @@ pub struct Scheduling {
     pub due: Due,
     /// Takes the place of another one, if there is one; otherwise another one refuses it.
     pub replaces: bool,
+    /// Who, and why.
+    pub by: String,
+}
+
+/// Maintenance of a member, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceWish {
+    /// Whose.
+    pub member: MemberName,
+    /// When it ends by itself, Unix milliseconds.
+    pub until_unix_ms: u64,
+    /// The same, as people read it.
+    pub until: String,
+    /// Even when the cluster could do less without it.
+    pub force: bool,
     /// Who, and why.
     pub by: String,
 }

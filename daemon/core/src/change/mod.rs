@@ -5,6 +5,7 @@ mod backup;
 mod bypass;
 pub mod command;
 pub mod invariants;
+mod maintenance;
 mod rules;
 mod schedule;
 mod settings;

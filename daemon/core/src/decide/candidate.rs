@@ -175,8 +175,10 @@ fn judge(
     }
     let priority = view.state.tags_of(&seal.member).priority();
     // The first data of a cluster may lie on a member with the tag: nobody else can begin.
-    if priority == 0 && view.state.reign.is_some() {
-        return Err("is tagged nofailover".to_owned());
+    if view.state.reign.is_some()
+        && let Some(why) = view.state.never_promoted(&seal.member)
+    {
+        return Err(why.to_owned());
     }
     if let Some(report) = view.fresh(&seal.member)
         && let Some(why) = report.not_promotable.first()

@@ -7,8 +7,8 @@ use crate::model::view::ClusterView;
 
 use super::reason::Reason;
 use super::{
-    backups, bypass, confirming, failover, membership, requests, rolling, schedules, snapshots,
-    sync_standbys, upkeep,
+    backups, bypass, confirming, failover, maintenance, membership, requests, rolling, schedules,
+    snapshots, sync_standbys, upkeep,
 };
 
 /// What one rule says about the cluster.
@@ -90,6 +90,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "commits-bypassed",
         judge: bypass::tell,
+    },
+    Rule {
+        name: "maintenance",
+        judge: maintenance::over,
     },
     Rule {
         name: "schedules",

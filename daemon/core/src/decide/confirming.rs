@@ -169,7 +169,7 @@ impl Told<'_> {
             return Some("its data directory is another one than the rule names".to_owned());
         }
         if !is_named && it.priority == 0 {
-            return Some("is tagged nosync".to_owned());
+            return Some(it.kept_out().to_owned());
         }
         if let Some(why) = &it.cannot_confirm {
             return Some(why.clone());

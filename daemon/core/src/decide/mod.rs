@@ -12,6 +12,7 @@ pub mod explain;
 pub mod failover;
 pub mod fencing;
 pub mod losses;
+pub mod maintenance;
 pub mod member;
 pub mod membership;
 pub mod quarantine;

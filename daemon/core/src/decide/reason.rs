@@ -98,6 +98,8 @@ pub enum Reason {
     ScheduleDue(String),
     /// Something that was scheduled is not done.
     ScheduleDropped(String),
+    /// A member's maintenance has come to its end.
+    MaintenanceOver(MemberName),
     /// A request waits for its member.
     WaitingForMember(MemberName, String),
     /// A host with an empty disk comes back under a new id.
@@ -378,6 +380,10 @@ pub const ALL: &[(&str, &str)] = &[
         "What was scheduled is not done: its time has passed, or what it was bound to is not so.",
     ),
     (
+        "maintenance-over",
+        "The time of a member's maintenance is up: it confirms commits, is promoted and serves readers as before.",
+    ),
+    (
         "waiting-for-member",
         "A request waits for the named member.",
     ),
@@ -579,6 +585,7 @@ impl Reason {
             Reason::RequestFailed(_) => "request-failed",
             Reason::ScheduleDue(_) => "schedule-due",
             Reason::ScheduleDropped(_) => "schedule-dropped",
+            Reason::MaintenanceOver(_) => "maintenance-over",
             Reason::WaitingForMember(..) => "waiting-for-member",
             Reason::Replacing(_) => "replacing",
             Reason::LeaderOnPrimary(_) => "leader-on-primary",
@@ -659,6 +666,7 @@ impl Reason {
             | Reason::WaitingForPromotion(member)
             | Reason::FailoverRequested(member)
             | Reason::RestartRequested(member)
+            | Reason::MaintenanceOver(member)
             | Reason::Replacing(member)
             | Reason::LeaderOnPrimary(member)
             | Reason::Drain(member) => member.to_string(),

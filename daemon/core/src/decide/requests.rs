@@ -55,12 +55,12 @@ fn is_overdue(view: &ClusterView, request: &Request) -> bool {
 }
 
 /// Its newest report is too old to be acted on, and not so old that it counts as silent: clients
-/// wait meanwhile. A leader of a moment ago has not heard everybody yet.
+/// wait meanwhile. A leader of a moment ago has not heard everybody yet; it does a few reports later.
 fn is_late(view: &ClusterView, member: &MemberName) -> bool {
     let patience = view.fresh_within() * 4;
     match view.reports.get(member) {
         Some(seen) => seen.age > view.fresh_within() && seen.age <= patience,
-        None => view.leading_for <= patience,
+        None => view.leading_for <= view.fresh_within(),
     }
 }
 
@@ -156,10 +156,10 @@ fn may_take_over(
     let Some(report) = view.fresh(name) else {
         return Err("is not heard".to_owned());
     };
-    let priority = view.state.tags_of(name).priority();
-    if priority == 0 {
-        return Err("is tagged nofailover".to_owned());
+    if let Some(why) = view.state.never_promoted(name) {
+        return Err(why.to_owned());
     }
+    let priority = view.state.tags_of(name).priority();
     if let Some(why) = report.not_promotable.first() {
         return Err(why.clone());
     }

@@ -175,6 +175,7 @@ pub(super) fn facts_of(
             let facts = StandbyFacts {
                 incarnation: member.incarnation,
                 priority: view.state.sync_priority(name),
+                in_maintenance: view.state.maintenance.contains_key(name),
                 is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
                 heard: heard(name),
                 cannot_confirm: report.and_then(cannot_confirm),

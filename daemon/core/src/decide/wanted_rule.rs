@@ -36,6 +36,8 @@ pub struct StandbyFacts {
     pub incarnation: Option<Incarnation>,
     /// Its tag; 0 = never.
     pub priority: u32,
+    /// It is in maintenance, which is why the priority is 0.
+    pub in_maintenance: bool,
     /// It lies in the primary's zone (never, without zones).
     pub is_in_zone_of_primary: bool,
     /// The leader has its fresh report.
@@ -56,6 +58,14 @@ pub struct StandbyFacts {
 }
 
 impl StandbyFacts {
+    /// Why it is never in a rule, when its priority is 0.
+    pub fn kept_out(&self) -> &'static str {
+        match self.in_maintenance {
+            true => "is in maintenance",
+            false => "is tagged nosync",
+        }
+    }
+
     /// It is there, and in time.
     pub fn confirms(&self) -> bool {
         self.is_connected && self.late_for.is_none_or(|late| late < GRAY_AFTER)
@@ -232,7 +242,7 @@ fn why_drop(it: &StandbyFacts, others_suffice: bool) -> Option<String> {
         return None;
     }
     Some(if it.priority == 0 {
-        "is tagged nosync".to_owned()
+        it.kept_out().to_owned()
     } else {
         "does not confirm in time".to_owned()
     })

@@ -11,6 +11,7 @@ use super::epoch::{Epoch, Generation};
 use super::ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};
 use super::ledger::Ledger;
 use super::lsn::Lsn;
+use super::maintenance::Maintenance;
 use super::member::{Member, MemberKind, Tags};
 use super::request::Request;
 use super::rule::Rule;
@@ -177,6 +178,9 @@ pub struct ClusterState {
     /// What is to be done at a time, soonest first; one of each [`Slot`] at most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schedules: Vec<Schedule>,
+    /// Members that nothing is entrusted to for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub maintenance: BTreeMap<MemberName, Maintenance>,
     /// Set while paused.
     pub pause: Option<Pause>,
     /// Newest last.
@@ -246,11 +250,25 @@ impl ClusterState {
             .collect()
     }
 
-    /// A member's tags as they count: announced by its config file, or set at run time over that.
+    /// A member's tags as they count: announced by its config file, or set at run time over that, and
+    /// in maintenance what is not entrusted to it then.
     pub fn tags_in_force(&self, name: &MemberName, announced: &Tags) -> Tags {
-        match self.settings.members.get(name) {
+        let tags = match self.settings.members.get(name) {
             Some(own) => own.over(announced),
             None => announced.clone(),
+        };
+        match self.maintenance.contains_key(name) {
+            true => Maintenance::over(&tags),
+            false => tags,
+        }
+    }
+
+    /// Why its tags keep this member from promotion, if they do.
+    pub fn never_promoted(&self, name: &MemberName) -> Option<&'static str> {
+        match self.tags_of(name).priority() {
+            0 if self.maintenance.contains_key(name) => Some("is in maintenance"),
+            0 => Some("is tagged nofailover"),
+            _ => None,
         }
     }
 

@@ -69,7 +69,7 @@ fn a_drain_found_by_a_new_leader_waits_until_the_target_is_heard() {
     let mut look = draining();
     let report = look.reports.remove(&name("c")).expect("it was there");
     assert_eq!(after(&look, 0), Verdict::Pass);
-    let patience = look.asked(&[NodeId(1)], |view| view.fresh_within() * 4);
+    let patience = look.asked(&[NodeId(1)], |view| view.fresh_within());
     let patience = u64::try_from(patience.as_millis()).expect("it is short");
     assert_eq!(after(&look, patience), Verdict::Pass);
     assert_eq!(fails_with(after(&look, patience + 1)), "c is not heard");

@@ -10,6 +10,7 @@ mod decisions;
 mod gap;
 mod handovers;
 mod held;
+mod maintenance;
 mod rewound;
 mod rolling;
 mod room;

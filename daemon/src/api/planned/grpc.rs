@@ -9,7 +9,7 @@ use cluster_core::model::{MemberName, RequestId};
 use cluster_proto::v1;
 use tonic::{Request, Response, Status};
 
-use super::{bound, command, due, known, report, wall};
+use super::{bound, command, due, known, maintenance, report, wall};
 use crate::api::admin::{authorize, not_proposed};
 use crate::api::asks::{Asks, new_request_id};
 use crate::api::status;
@@ -174,6 +174,24 @@ impl v1::planned_server::Planned for PlannedService {
             schedule: Some(scheduled),
             notes,
         }))
+    }
+
+    async fn begin_maintenance(
+        &self,
+        request: Request<v1::BeginMaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceReply>, Status> {
+        authorize(self.token.as_ref(), &request)?;
+        let reply = maintenance::begin(&self.asks, &request.into_inner()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn end_maintenance(
+        &self,
+        request: Request<v1::EndMaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceReply>, Status> {
+        authorize(self.token.as_ref(), &request)?;
+        let reply = maintenance::end(&self.asks, &request.into_inner()).await?;
+        Ok(Response::new(reply))
     }
 
     async fn unschedule(

@@ -6,6 +6,7 @@
 
 pub mod grpc;
 pub(super) mod http;
+mod maintenance;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -96,6 +96,11 @@ pub fn state(
             "by": pause.by,
             "time": timestamp_iso(pause.at_unix_ms),
         })),
+        "maintenance": found.maintenance.iter().map(|it| json!({
+            "member": it.member,
+            "until": timestamp_iso(it.until_unix_ms),
+            "by": it.by,
+        })).collect::<Vec<_>>(),
         "schedules": found.schedules.iter().map(|it| json!({
             "text": it.text, "due": it.due, "by": it.by,
         })).collect::<Vec<_>>(),

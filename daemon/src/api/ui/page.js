@@ -91,6 +91,7 @@ function subline(now) {
   if (now.pause) parts.push(`Paused by ${now.pause.by} at ${now.pause.time.slice(11, 19)} UTC.`);
   const tolerance = now.voters.tolerance;
   parts.push(`${now.voters.up} of ${now.voters.total} voters: ${tolerance}.`);
+  for (const it of now.maintenance ?? []) parts.push(`Maintenance of ${it.member} until ${it.until.slice(0, 16)} UTC by ${it.by}.`);
   for (const it of now.schedules ?? []) parts.push(`Scheduled: ${it.text} at ${it.due} by ${it.by}.`);
   for (const request of now.requests) parts.push(`Under way: request ${request.id} by ${request.by}.`);
   return parts.join(' ');
@@ -260,7 +261,7 @@ function paintDecisions(now) {
 
 // ---- what happened: reigns, the newest on top
 
-const LOUD = new Set(['granted', 'promoted', 'activated', 'revoked', 'released', 'request', 'request-ended', 'scheduled', 'unscheduled', 'schedule-dropped', 'paused', 'resumed', 'settings', 'replace']);
+const LOUD = new Set(['granted', 'promoted', 'activated', 'revoked', 'released', 'request', 'request-ended', 'scheduled', 'unscheduled', 'schedule-dropped', 'maintenance', 'maintenance-ended', 'paused', 'resumed', 'settings', 'replace']);
 
 function eventRow(event, isNew) {
   const kinds = ['event', LOUD.has(event.what) ? '' : 'small', isNew ? 'is-new' : ''].join(' ');
