@@ -1,6 +1,8 @@
 //! What operators ask for, through clusterctl.
 
 use anyhow::{Result, ensure};
+use cluster_tests::member::POSTGRES_PORT;
+use cluster_tests::network::Cut;
 use cluster_tests::{Cluster, PATIENCE, Wanted, stays, wait_until};
 use serde_json::Value;
 
@@ -66,6 +68,45 @@ fn reinit_clones_a_standby_anew() -> Result<()> {
         }
     })?;
     cluster.wait_healthy(PATIENCE)?;
+    cluster.finish()
+}
+
+/// The primary is spared the work; a donor that does not let anybody copy costs one attempt.
+#[test]
+fn a_standby_with_the_tag_is_cloned_from_and_the_primary_when_that_fails() -> Result<()> {
+    let cluster = Wanted::new("donor").start()?;
+    let primary = cluster.wait_healthy(PATIENCE)?;
+    let [standby, donor] = [(primary + 1) % 3, (primary + 2) % 3];
+    let name = |member: usize| cluster.members[member].name.clone();
+    let set = ["settings", "set", "clonefrom=true", "--yes", "--member"];
+    cluster.ctl(&[&set[..], &[&name(donor)]].concat())?;
+    let log = |member: usize| std::fs::read_to_string(cluster.members[member].log());
+    let cloned = |from: usize| -> Result<()> {
+        let told = format!("Clone {{ from: MemberName(\"{}\")", name(from)).replace('"', "\\\"");
+        let before = log(standby)?.matches(&told).count();
+        cluster.ctl(&["reinit", &name(standby), "--yes"])?;
+        let after = log(standby)?.matches(&told).count();
+        ensure!(after > before, "no attempt to clone {told}");
+        cluster.wait_healthy(PATIENCE)?;
+        Ok(())
+    };
+    // The first checkpoint of an epoch comes before a donor.
+    wait_until("a clone of the donor", PATIENCE, || {
+        cloned(donor).map_err(|error| format!("{error:#}"))
+    })?;
+    let address = cluster.members[donor].host.address.clone();
+    cluster.members[standby].cut(&Cut::PeersPort(vec![address], POSTGRES_PORT))?;
+    let old = cluster.members[standby].data_dir().join("old_copy");
+    std::fs::write(&old, "a clone does not have this")?;
+    // It cannot be the donor's.
+    cluster.ctl(&["reinit", &name(standby), "--yes"])?;
+    ensure!(!old.exists(), "the old copy");
+    ensure!(
+        log(standby)?.contains("could not reach the source"),
+        "the donor was not tried"
+    );
+    cluster.members[standby].heal()?;
+    ensure!(cluster.wait_healthy(PATIENCE)? == primary);
     cluster.finish()
 }
 

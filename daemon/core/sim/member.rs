@@ -213,6 +213,7 @@ impl World {
             rewind_impossible: host.mind.rewind_impossible,
             high_water: None,
             no_room: None,
+            spent_donor: None,
             clones_in_place: false,
             reports: &NO_REPORTS,
             cannot_read_wal: false,

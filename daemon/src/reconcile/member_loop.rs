@@ -147,6 +147,8 @@ struct Memory {
     gave_up: Option<(Epoch, String)>,
     /// A clone did not fit, and when that was.
     no_room: Option<(NoRoom, Instant)>,
+    /// A standby of whom no clone could be made, until one was made of somebody else.
+    spent_donor: Option<MemberName>,
     /// What was seen of the standbys, while PostgreSQL is a primary here.
     standbys: Option<StandbyWatch>,
 }
@@ -268,6 +270,7 @@ impl MemberLoop {
             rewind_impossible: memory.rewind_impossible,
             high_water,
             no_room: memory.no_room.as_ref().map(|(room, _)| room),
+            spent_donor: memory.spent_donor.as_ref(),
             clones_in_place: self.clones_in_place,
             reports: &reports,
         };
@@ -425,6 +428,7 @@ impl MemberLoop {
                         return Instant::now();
                     }
                     Action::Tell(_) | Action::Promote { .. } => return Instant::now() + TELL_AGAIN,
+                    Action::Clone { from, .. } => memory.spent_donor = Some(from.clone()),
                     _ => {}
                 }
                 Instant::now() + AFTER_FAILURE
@@ -751,6 +755,7 @@ impl Memory {
                 self.needs_rewind = false;
                 self.rewind_impossible = false;
                 self.no_room = None;
+                self.spent_donor = None;
                 self.seal = None;
                 self.last_flush = None;
                 if request.is_some() {

@@ -217,6 +217,7 @@ mod tests {
             rewind_impossible: false,
             high_water: None,
             no_room: None,
+            spent_donor: None,
             clones_in_place: false,
             reports: &BTreeMap::new(),
             gave_up: None,

@@ -3,6 +3,8 @@
 //! Nothing is destroyed before its replacement is proven. Removing the old copy first is the one
 //! exception: the operator of this member allowed it, and enough good copies are seen elsewhere.
 
+use std::time::Duration;
+
 use crate::model::view::{MemberView, NoRoom, Seen};
 use crate::model::{MemberName, PostgresStatus, Reign, RequestId};
 
@@ -16,24 +18,46 @@ pub fn clone(
     request: Option<RequestId>,
     why: String,
 ) -> MemberVerdict {
-    let from = reign.holder.clone();
-    let clone = |in_place| Action::Clone {
-        from: from.clone(),
+    let clone = |from: MemberName, in_place| Action::Clone {
+        from,
         epoch: reign.epoch,
         request,
         in_place,
     };
     let Some(room) = view.no_room else {
-        return act(clone(None), Reason::Clone(from.clone(), why));
+        let from = donor(view, reign).unwrap_or(&reign.holder).clone();
+        return act(clone(from.clone(), None), Reason::Clone(from, why));
     };
+    // Whoever removes its old copy relies on nobody but the holder.
+    let from = reign.holder.clone();
     let space = format!("needs {} bytes, has {}", room.needs_bytes, room.has_bytes);
     match must_stay(view, reign, room) {
         Some(why) => idle(Reason::NoRoom(format!("{space}; {why}"))),
         None => act(
-            clone(Some(room.needs_bytes)),
+            clone(from.clone(), Some(room.needs_bytes)),
             Reason::CloneInPlace(from.clone(), space),
         ),
     }
+}
+
+/// A standby with the tag `clonefrom` that streams in this epoch spares the primary the work; it need not
+/// have the newest row, as whoever is cloned goes on from there.
+fn donor<'a>(view: &MemberView<'a>, reign: &Reign) -> Option<&'a MemberName> {
+    let fits = |(name, seen): &(&'a MemberName, &Seen)| {
+        *name != view.me
+            && **name != reign.holder
+            && Some(*name) != view.spent_donor
+            && view.state.tags_in_force(name, &seen.report.tags).clonefrom
+            && !view.state.maintenance.contains_key(*name)
+            && seen.age <= (view.times.renew * 4).max(Duration::from_millis(600))
+            && follows(seen, reign)
+    };
+    // A copy of a standby begins at a checkpoint it has replayed: there must be one of this timeline.
+    let holder = view.reports.get(&reign.holder)?;
+    if holder.report.checkpointed < reign.epoch {
+        return None;
+    }
+    view.reports.iter().find(fits).map(|(name, _)| name)
 }
 
 /// Why the old copy is not removed first.

@@ -216,6 +216,8 @@ pub struct MemberView<'a> {
     pub high_water: Option<super::lsn::Lsn>,
     /// The last clone did not fit, a short while ago.
     pub no_room: Option<&'a NoRoom>,
+    /// Another standby of whom the last clone could not be made: the next one is the holder's.
+    pub spent_donor: Option<&'a MemberName>,
     /// Its operator allows this member to remove the old copy first when two do not fit.
     pub clones_in_place: bool,
     /// What the leader last told of all members.

@@ -86,6 +86,7 @@ pub fn acts_having_promised(
         rewind_impossible: false,
         high_water: None,
         no_room: None,
+        spent_donor: None,
         clones_in_place: false,
         reports: &BTreeMap::new(),
         gave_up: None,

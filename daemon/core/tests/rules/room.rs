@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cluster_core::change::Command;
+use cluster_core::change::command::MaintenanceWish;
 use cluster_core::decide::{Action, MemberVerdict, decide_member};
 use cluster_core::model::lease::{Holder, Moment};
 use cluster_core::model::member::Health;
@@ -11,7 +13,7 @@ use cluster_core::model::postgres::Follows;
 use cluster_core::model::view::{Durable, MemberView, NoRoom, ProcessSet, Seen};
 use cluster_core::model::{ClusterState, Epoch, Incarnation, MemberName, PostgresStatus};
 
-use crate::cluster::{activate, name, propose, rule, serving};
+use crate::cluster::{activate, done, name, propose, rule, serving};
 use crate::decisions::{Look, report, standby};
 
 const ROOM: NoRoom = NoRoom {
@@ -103,6 +105,7 @@ pub fn member_b(
         gave_up: None,
         releasing: None,
         no_room: room,
+        spent_donor: None,
         clones_in_place: in_place,
         reports,
     })
@@ -160,4 +163,66 @@ fn the_last_good_copies_are_never_removed_first() {
         ..ROOM
     };
     waits(&asked(&state, Some(&hopeless), true, true), "not even");
+}
+
+/// c has the tag, streams, and the primary has made a checkpoint of this epoch.
+fn with_donor(clonefrom: bool, checkpointed: Epoch) -> BTreeMap<MemberName, Seen> {
+    let mut all = reports(true);
+    if let Some(seen) = all.get_mut(&name("c")) {
+        seen.report.tags.clonefrom = clonefrom;
+    }
+    if let Some(seen) = all.get_mut(&name("a")) {
+        seen.report.checkpointed = checkpointed;
+    }
+    all
+}
+
+fn cloned_from(verdict: &MemberVerdict) -> &str {
+    match &verdict.action {
+        Action::Clone { from, .. } => from.as_str(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_standby_with_the_tag_spares_the_primary_the_work() {
+    let broken = PostgresStatus::Unusable {
+        why: "its control file cannot be read".to_owned(),
+        clone_would_cure: true,
+    };
+    let ask = |state: &ClusterState, room, reports: &BTreeMap<MemberName, Seen>| {
+        member_b(state, &broken, room, true, reports)
+    };
+    let state = without_b();
+    let good = with_donor(true, Epoch(1));
+    assert_eq!(cloned_from(&ask(&state, None, &good)), "c");
+    // In place it relies on nobody but the holder.
+    assert_eq!(cloned_from(&ask(&state, Some(&ROOM), &good)), "a");
+    let mut silent = with_donor(true, Epoch(1));
+    if let Some(seen) = silent.get_mut(&name("c")) {
+        seen.age = Duration::from_secs(5);
+    }
+    let mut elsewhere = reports(false);
+    elsewhere.insert(name("a"), good[&name("a")].clone());
+    if let Some(seen) = elsewhere.get_mut(&name("c")) {
+        seen.report.tags.clonefrom = true;
+    }
+    for (reports, why) in [
+        (with_donor(false, Epoch(1)), "no tag"),
+        (with_donor(true, Epoch::NONE), "no checkpoint of this epoch"),
+        (silent, "not heard"),
+        (elsewhere, "does not stream"),
+    ] {
+        assert_eq!(cloned_from(&ask(&state, None, &reports)), "a", "{why}");
+    }
+    let mut maintained = without_b();
+    let wish = MaintenanceWish {
+        member: name("c"),
+        until_unix_ms: 1,
+        until: String::new(),
+        force: true,
+        by: "root@db1".to_owned(),
+    };
+    done(&mut maintained, Command::BeginMaintenance(Box::new(wish)));
+    assert_eq!(cloned_from(&ask(&maintained, None, &good)), "a");
 }
