@@ -121,6 +121,7 @@ const JUMPS: &[&str] = &[
 const UNDECIDED: &[&str] = &[
     "rule-withdrawn",
     "snapshots",
+    "maintenance",
     "schedules",
     "scheduled-backups",
     "commits-bypassed",
