@@ -29,6 +29,7 @@ pub mod lease;
 pub mod local;
 pub mod metrics;
 pub mod peers;
+pub mod poolers;
 pub mod postgres;
 pub mod raft;
 pub mod reconcile;

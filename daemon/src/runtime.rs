@@ -24,6 +24,7 @@ use crate::late::LateBackend;
 use crate::lease::now;
 use crate::local::Local;
 use crate::peers::Peers;
+use crate::poolers::Poolers;
 use crate::postgres::{
     AppDatabase, DataDirKind, GuardSupervisor, Postgres, PostgresOptions, ReplicationTls, Role,
     Secret,
@@ -80,6 +81,7 @@ pub async fn run(
     };
 
     let callbacks = start_callbacks(&config, &shutdown)?;
+    let poolers = Poolers::open(config.pgbouncer.as_ref(), &config.state_dir)?;
 
     // Listeners: forming goes over them.
     let secret = ClusterSecret::new(config.security.cluster_secret.expose().trim().as_bytes());
@@ -186,6 +188,7 @@ pub async fn run(
         turn,
         backups,
         callbacks: callbacks.clone(),
+        poolers,
     });
     snapshot::start(snapshots, shutdown.clone())?;
     tracing::info!(node = %store.identity().node_id, "serves");
@@ -443,6 +446,7 @@ struct Built<'a> {
     turn: Arc<tokio::sync::Mutex<()>>,
     backups: Option<backup::Backups>,
     callbacks: Callbacks,
+    poolers: Poolers,
 }
 
 /// What runs.
@@ -546,7 +550,9 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         merged: merged.subscribe(),
         applied: store.watch(),
         callbacks: built.callbacks.clone(),
+        poolers: built.poolers.clone(),
     });
+    built.poolers.start(built.board.subscribe(), now);
     if let Some((postgres, _, _)) = &server {
         let chores = Chores {
             me: config.name.clone(),

@@ -40,6 +40,7 @@ mod parameters;
 mod partition;
 mod patroni;
 mod planned;
+mod pooler;
 mod proxy;
 mod requests;
 mod snapshots;

@@ -45,6 +45,9 @@ pub struct File {
     /// Programs that are told what happens to PostgreSQL here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callbacks: Option<CallbacksTable>,
+    /// PgBouncers that are paused around a switchover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pgbouncer: Option<PgbouncerTable>,
     /// What an operator says about this member.
     pub tags: TagsTable,
     /// Logging.
@@ -290,6 +293,26 @@ pub struct CallbackTable {
     pub time_limit: Option<String>,
 }
 
+/// `[pgbouncer]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PgbouncerTable {
+    /// `host:port` of each.
+    pub addresses: Vec<String>,
+    /// One of its `admin_users`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// That user's password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// The same, in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// How long a switchover waits for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_limit: Option<String>,
+}
+
 /// `[tags]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -364,6 +387,7 @@ impl Default for File {
             guard: GuardTable::default(),
             backup: None,
             callbacks: None,
+            pgbouncer: None,
             tags: TagsTable::default(),
             log: LogTable::default(),
             settings: SettingsTable::default(),

@@ -61,6 +61,8 @@ pub struct Config {
     pub backup: Option<BackupConfig>,
     /// Programs that are told what happens to PostgreSQL here, by the callback's name.
     pub callbacks: BTreeMap<&'static str, CallbackProgram>,
+    /// PgBouncers that are paused around a switchover.
+    pub pgbouncer: Option<PgbouncerConfig>,
     /// What an operator says about this member.
     pub tags: Tags,
     /// Logging.
@@ -69,6 +71,19 @@ pub struct Config {
     pub settings: Settings,
     /// The file with every default filled in, for `--dump-config`.
     effective: File,
+}
+
+/// PgBouncers that are paused around a switchover.
+#[derive(Clone, Debug)]
+pub struct PgbouncerConfig {
+    /// `host:port` of each.
+    pub addresses: Vec<String>,
+    /// Who gives the commands.
+    pub user: String,
+    /// None: their `pg_hba` or `auth_type` asks for none.
+    pub password: Option<Secret>,
+    /// How long a switchover waits for transactions to end.
+    pub pause_limit: Duration,
 }
 
 /// Where backups and archived WAL go.
@@ -352,6 +367,12 @@ impl Config {
         let security = &self.security;
         let mut secrets: Vec<&str> = vec![security.cluster_secret.expose()];
         secrets.extend(security.admin_token.as_ref().map(Secret::expose));
+        let pgbouncer = self.pgbouncer.as_ref();
+        secrets.extend(
+            pgbouncer
+                .and_then(|it| it.password.as_ref())
+                .map(Secret::expose),
+        );
         if let Some(postgres) = &self.postgres {
             let roles = [&postgres.replication, &postgres.rewind];
             let owners = postgres.app.iter().map(|app| &app.owner);

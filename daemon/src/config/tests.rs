@@ -391,6 +391,7 @@ fn the_sample_documents_every_key_and_no_other() {
         ("guard", keys_of::<GuardTable>()),
         ("backup", keys_of::<BackupTable>()),
         ("callbacks", keys_of::<CallbacksTable>()),
+        ("pgbouncer", keys_of::<PgbouncerTable>()),
         ("tags", keys_of::<TagsTable>()),
         ("log", keys_of::<LogTable>()),
         ("settings", keys_of::<SettingsTable>()),
@@ -535,6 +536,33 @@ fn a_config_made_from_a_patroni_file_loads() {
             "pg_stat_statements"
         );
     }
+}
+
+#[test]
+fn everything_wrong_about_pgbouncer_is_told_at_once() {
+    let place = Place::new();
+    let file = place.good();
+    let problems = place.problems(&format!(
+        "{file}\n[pgbouncer]\naddresses = [\"db\", \"a:6432\", \"a:6432\"]\nuser = \"\"\n\
+         password = \"\"\npause_limit = \"11s\"\n"
+    ));
+    assert_has(&problems, "pgbouncer.addresses[0]", "db");
+    assert_has(&problems, "pgbouncer.addresses[2]", "listed twice");
+    assert_has(&problems, "pgbouncer.user", "admin_users");
+    assert_has(&problems, "pgbouncer.password", "empty");
+    assert_has(&problems, "pgbouncer.pause_limit", "10s");
+    let none = place.problems(&format!("{file}\n[pgbouncer]\n"));
+    assert_has(&none, "pgbouncer.addresses", "missing");
+
+    let text = format!("{file}\n[pgbouncer]\naddresses = [\"a:6432\"]\npassword = \"known\"\n");
+    let config = place.load(&text, NO_ENVIRONMENT).expect("it will do");
+    assert!(config.secrets().contains(&"known".to_owned()));
+    assert!(!config.dump().contains("known"), "{}", config.dump());
+    let pgbouncer = config.pgbouncer.expect("it is there");
+    assert_eq!(
+        (pgbouncer.user.as_str(), pgbouncer.pause_limit.as_secs()),
+        ("pgbouncer", 3)
+    );
 }
 
 #[test]

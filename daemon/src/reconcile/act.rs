@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::board::{LeaseView, Propose, ProposeError};
 use crate::callbacks::Callbacks;
 use crate::lease::{LeaseKeeper, now};
+use crate::poolers::Poolers;
 use crate::postgres::{
     self, ConfigInputs, CopyOf, Gate, GuardSupervisor, MemberAddress, Postgres, Progress, Upstream,
     WantedSlot,
@@ -147,6 +148,8 @@ pub struct Actor {
     pub applied: watch::Receiver<Arc<AppliedState>>,
     /// The operator's programs.
     pub callbacks: Callbacks,
+    /// PgBouncers that wait while the primary moves.
+    pub poolers: Poolers,
 }
 
 /// What was true when the action was decided.
@@ -764,13 +767,15 @@ impl Actor {
         Ok(())
     }
 
-    /// The operator's program and a checkpoint first, while clients still write; then the gap begins.
+    /// The operator's program and a checkpoint first, while clients still write; then the poolers hold them
+    /// back, and the gap begins.
     async fn drain(&self, request: RequestId, to: &MemberName) -> Result<Done, Error> {
         self.callbacks.before_stop().await;
         self.postgres
             .checkpoint(CHECKPOINT_LIMIT)
             .await
             .map_err(doing("checkpoint"))?;
+        self.poolers.pause(&request).await;
         let begin = Instant::now();
         let passed = |what| tracing::debug!(what, ms = milliseconds(begin.elapsed()), "drain");
         self.postgres

@@ -6,6 +6,7 @@
 
 mod backup;
 mod callbacks;
+mod pgbouncer;
 pub(super) mod postgres;
 mod security;
 
@@ -60,6 +61,8 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
     let guard = check.guard(&file.guard, &file.state_dir);
     let backup = file.backup.as_ref().map(|table| check.backup(table));
     let callbacks = check.callbacks(file.callbacks.as_ref(), kind);
+    let pgbouncer = file.pgbouncer.as_mut();
+    let pgbouncer = pgbouncer.map(|table| check.pgbouncer(table, kind));
     let tags = check.tags(&file);
     let log = check.log(&file);
     let settings = check.settings(&file.settings, &file.preset, &members);
@@ -80,6 +83,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
         guard,
         backup,
         callbacks,
+        pgbouncer,
         tags,
         log,
         settings,
