@@ -40,4 +40,5 @@ pub mod startup;
 pub mod takeover;
 pub mod telemetry;
 pub mod tls;
+pub mod webhooks;
 pub mod wire;

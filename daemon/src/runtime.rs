@@ -46,6 +46,7 @@ use crate::startup::{self, Prepared};
 use crate::takeover::{Hold, Place, TakeOver};
 use crate::telemetry::Telemetry;
 use crate::tls::{Tls, TlsFiles};
+use crate::webhooks;
 
 /// Orders to the guard from the runtime.
 const GUARD_LIMIT: Duration = Duration::from_secs(5);
@@ -553,6 +554,10 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         poolers: built.poolers.clone(),
     });
     built.poolers.start(built.board.subscribe(), now);
+    let told = webhooks::start(&config.webhooks, &built.board.subscribe());
+    if let Err(error) = told {
+        tracing::error!(%error, "webhooks are not sent");
+    }
     if let Some((postgres, _, _)) = &server {
         let chores = Chores {
             me: config.name.clone(),

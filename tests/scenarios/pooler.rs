@@ -284,6 +284,15 @@ fn a_pgbouncer_is_resumed_whatever_happens() -> Result<()> {
     note(&cluster, second)?;
     cluster.wait_healthy(PATIENCE)?;
     ensure!(!pooler.log().is_empty());
+    // The host of the old primary dies while it is paused.
+    let third = cluster.wait_healthy(PATIENCE)?;
+    psql(&cluster, "pgbouncer", "PAUSE")?;
+    ensure!(is_paused(&cluster)?);
+    cluster.members[third].kill_host()?;
+    cluster.wait_other_primary(third, PATIENCE)?;
+    goes_on(&cluster)?;
+    cluster.members[third].start()?;
+    cluster.wait_healthy(PATIENCE)?;
     drop(pooler);
 
     fs::remove_dir_all(cluster.folder.join("pgbouncer"))?;

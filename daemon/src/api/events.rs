@@ -177,6 +177,19 @@ pub fn newest(state: &ClusterState, count: usize) -> Vec<v1::Event> {
     newest.map(|entry| event(state, entry)).collect()
 }
 
+/// Everything after this index that is remembered.
+pub fn events_after(state: &ClusterState, seen: u64) -> impl Iterator<Item = v1::Event> + '_ {
+    let start = state.history.partition_point(|entry| entry.index <= seen);
+    state.history[start..]
+        .iter()
+        .map(|entry| event(state, entry))
+}
+
+/// When it happened, as every document has it.
+pub fn time(event: &v1::Event) -> String {
+    timestamp_iso(event.at_unix_ms)
+}
+
 fn event(state: &ClusterState, entry: &HistoryEntry) -> v1::Event {
     v1::Event {
         index: entry.index,
@@ -200,7 +213,7 @@ fn who<'a>(state: &'a ClusterState, entry: &'a HistoryEntry) -> &'a str {
     let after = |mark: &str| entry.reason.split_once(mark).map(|(_, by)| by);
     let asker = match entry.what.as_str() {
         "paused" | "resumed" => Some(entry.reason.as_str()),
-        "settings" | "scheduled" | "unscheduled" => after(", by "),
+        "settings" | "scheduled" | "unscheduled" | "maintenance" => after(", by "),
         "replace" => after(" by "),
         "request" => {
             let mut requests = state.requests.values();

@@ -48,6 +48,9 @@ pub struct File {
     /// PgBouncers that are paused around a switchover.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pgbouncer: Option<PgbouncerTable>,
+    /// Endpoints that events are sent to by whoever leads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub webhooks: Vec<WebhookTable>,
     /// What an operator says about this member.
     pub tags: TagsTable,
     /// Logging.
@@ -313,6 +316,28 @@ pub struct PgbouncerTable {
     pub pause_limit: Option<String>,
 }
 
+/// One entry of `[[webhooks]]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookTable {
+    /// What it is called in the log.
+    pub name: String,
+    /// `json`, `pagerduty` or `opsgenie`.
+    pub format: String,
+    /// Where to; the two services have one of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The service's key; of `json` a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// The same, in a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Events at least as grave as `info`, `warning` or `critical`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least: Option<String>,
+}
+
 /// `[tags]`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -388,6 +413,7 @@ impl Default for File {
             backup: None,
             callbacks: None,
             pgbouncer: None,
+            webhooks: Vec::new(),
             tags: TagsTable::default(),
             log: LogTable::default(),
             settings: SettingsTable::default(),

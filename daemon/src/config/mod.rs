@@ -18,6 +18,7 @@ mod validate;
 #[cfg(test)]
 pub(crate) use validate::postgres::PROGRAMS;
 
+use crate::webhooks::payload::Severity;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -63,6 +64,8 @@ pub struct Config {
     pub callbacks: BTreeMap<&'static str, CallbackProgram>,
     /// PgBouncers that are paused around a switchover.
     pub pgbouncer: Option<PgbouncerConfig>,
+    /// Endpoints that events are sent to while this member leads.
+    pub webhooks: Vec<WebhookConfig>,
     /// What an operator says about this member.
     pub tags: Tags,
     /// Logging.
@@ -71,6 +74,32 @@ pub struct Config {
     pub settings: Settings,
     /// The file with every default filled in, for `--dump-config`.
     effective: File,
+}
+
+/// What an endpoint understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookFormat {
+    /// The event as `/events` has it.
+    Json,
+    /// Events API v2.
+    Pagerduty,
+    /// Alert API.
+    Opsgenie,
+}
+
+/// An endpoint that events are sent to.
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// What it is called in the log.
+    pub name: String,
+    /// What it understands.
+    pub format: WebhookFormat,
+    /// Where to.
+    pub url: String,
+    /// The service's key; of `json` a bearer token.
+    pub key: Option<Secret>,
+    /// Events at least as grave.
+    pub least: Severity,
 }
 
 /// PgBouncers that are paused around a switchover.
@@ -367,6 +396,8 @@ impl Config {
         let security = &self.security;
         let mut secrets: Vec<&str> = vec![security.cluster_secret.expose()];
         secrets.extend(security.admin_token.as_ref().map(Secret::expose));
+        let keys = self.webhooks.iter().filter_map(|hook| hook.key.as_ref());
+        secrets.extend(keys.map(Secret::expose));
         let pgbouncer = self.pgbouncer.as_ref();
         secrets.extend(
             pgbouncer

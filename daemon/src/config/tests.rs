@@ -402,6 +402,8 @@ fn the_sample_documents_every_key_and_no_other() {
         let callback = callback.as_table().expect("a table");
         expect(name, callback, keys_of::<CallbackTable>());
     }
+    let webhook = sample["webhooks"][0].as_table().expect("a table");
+    expect("webhooks", webhook, keys_of::<WebhookTable>());
     let member = sample["members"][0].as_table().expect("a table");
     expect("members", member, keys_of::<MemberTable>());
 }
@@ -536,6 +538,32 @@ fn a_config_made_from_a_patroni_file_loads() {
             "pg_stat_statements"
         );
     }
+}
+
+#[test]
+fn everything_wrong_about_webhooks_is_told_at_once() {
+    let place = Place::new();
+    let file = place.good();
+    let problems = place.problems(&format!(
+        "{file}\n[[webhooks]]\nformat = \"smoke\"\nurl = \"ftp://a\"\nleast = \"all\"\n\
+         [[webhooks]]\nname = \"b\"\nformat = \"pagerduty\"\n\
+         [[webhooks]]\nname = \"b\"\n"
+    ));
+    assert_has(&problems, "webhooks[0].name", "missing");
+    assert_has(&problems, "webhooks[0].format", "none of json");
+    assert_has(&problems, "webhooks[0].url", "ftp://a");
+    assert_has(&problems, "webhooks[0].least", "none of info");
+    assert_has(&problems, "webhooks[1].key", "CLUSTERD_WEBHOOK_1_KEY");
+    assert_has(&problems, "webhooks[2].name", "another one");
+    assert_has(&problems, "webhooks[2].url", "no address");
+
+    let text = format!(
+        "{file}\n[[webhooks]]\nname = \"on-call\"\nformat = \"opsgenie\"\nkey = \"unsaid\"\n"
+    );
+    let config = place.load(&text, NO_ENVIRONMENT).expect("it will do");
+    assert!(config.secrets().contains(&"unsaid".to_owned()));
+    assert!(!config.dump().contains("unsaid"), "{}", config.dump());
+    assert_eq!(config.webhooks[0].url, "https://api.opsgenie.com/v2/alerts");
 }
 
 #[test]

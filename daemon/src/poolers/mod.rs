@@ -3,6 +3,7 @@
 //! The old primary's daemon pauses them just before writers are fenced, and resumes them when the request has
 //! ended and a primary is open. Nothing may leave one paused: a note on disk says that they may be, from before
 //! the first PAUSE until every one has answered RESUME; a daemon that finds the note at its start resumes them.
+//! And whoever becomes primary resumes them too: the old one's host may be gone.
 
 mod console;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::model::lease::Moment;
-use cluster_core::model::{ClusterState, PostgresStatus, RequestId};
+use cluster_core::model::{ClusterState, Epoch, PostgresStatus, RequestId};
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -91,16 +92,18 @@ impl Poolers {
         let Some(inner) = &self.0 else {
             return;
         };
-        if let Err(error) = inner.write_note(request).await {
+        let begin = Instant::now();
+        let deadline = begin + inner.pause_limit;
+        // Not even a disk that stands still holds a switchover up.
+        let noted = timeout_at(deadline, inner.write_note(request)).await;
+        if let Err(error) = noted.unwrap_or_else(|_| Err(anyhow::anyhow!("not in time"))) {
             tracing::warn!(%error, "PgBouncers are not paused: the note of it could not be written");
             return;
         }
-        let begin = Instant::now();
         inner.held.send_replace(Some(Held {
             request: request.clone(),
             since: begin,
         }));
-        let deadline = begin + inner.pause_limit;
         let each = inner.consoles.iter().map(async |console| {
             let Ok(console) = timeout_at(deadline, console.lock()).await else {
                 return false;
@@ -123,7 +126,10 @@ impl Poolers {
     /// Resumes them whenever it is time, until the daemon ends.
     pub fn start(&self, board: watch::Receiver<Arc<Board>>, clock: fn() -> Moment) {
         if let Some(inner) = self.0.clone() {
-            tokio::spawn(async move { inner.keep(board, clock).await });
+            let keeper = Arc::clone(&inner);
+            let seen = board.clone();
+            tokio::spawn(async move { keeper.keep(seen, clock).await });
+            tokio::spawn(async move { inner.resume_as_primary(board).await });
         }
     }
 }
@@ -150,6 +156,34 @@ impl Inner {
                 .map(|console| self.resume(console, &now));
             if join_all(each).await.into_iter().all(|is_done| is_done) {
                 self.forget(&now).await;
+            }
+        }
+    }
+
+    /// Whoever has become primary resumes what an old one may have left behind: each epoch once, and none that
+    /// is paused for a hand-over of this member's own.
+    async fn resume_as_primary(&self, mut board: watch::Receiver<Arc<Board>>) {
+        let mut done = Epoch::NONE;
+        loop {
+            let now = Arc::clone(&board.borrow_and_update());
+            let reign = now.state.granted();
+            let mine = reign.filter(|reign| reign.is_activated && reign.holder == now.me);
+            let is_open = matches!(&now.own.postgres, PostgresStatus::Primary(it) if it.is_open);
+            if let Some(reign) = mine.filter(|reign| is_open && reign.epoch > done) {
+                done = reign.epoch;
+                let each = self.consoles.iter().map(async |console| {
+                    let console = console.lock().await;
+                    if self.held.borrow().is_none()
+                        && let Err(error) = console.resume(RESUME_LIMIT).await
+                    {
+                        let pgbouncer = console.address.as_str();
+                        tracing::warn!(pgbouncer, %error, "not told that there is a new primary");
+                    }
+                });
+                join_all(each).await;
+            }
+            if board.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -188,9 +222,11 @@ impl Inner {
     async fn write_note(&self, request: &RequestId) -> anyhow::Result<()> {
         let (note, text) = (self.note.clone(), request.to_string());
         let written = tokio::task::spawn_blocking(move || -> io::Result<()> {
-            let mut file = File::create(note)?;
+            let mut file = File::create(&note)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            note.parent()
+                .map_or(Ok(()), |place| File::open(place)?.sync_all())
         });
         Ok(written.await??)
     }

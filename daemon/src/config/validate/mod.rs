@@ -9,6 +9,7 @@ mod callbacks;
 mod pgbouncer;
 pub(super) mod postgres;
 mod security;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -63,6 +64,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
     let callbacks = check.callbacks(file.callbacks.as_ref(), kind);
     let pgbouncer = file.pgbouncer.as_mut();
     let pgbouncer = pgbouncer.map(|table| check.pgbouncer(table, kind));
+    let webhooks = check.webhooks(&mut file.webhooks);
     let tags = check.tags(&file);
     let log = check.log(&file);
     let settings = check.settings(&file.settings, &file.preset, &members);
@@ -84,6 +86,7 @@ pub fn check(mut file: File, environment: Environment<'_>) -> Result<Config, Vec
         backup,
         callbacks,
         pgbouncer,
+        webhooks,
         tags,
         log,
         settings,
