@@ -35,6 +35,11 @@ const RESUME_LIMIT: Duration = Duration::from_secs(2);
 const RESUME_AGAIN: Duration = Duration::from_millis(300);
 /// One that has not answered for so long was stopped; started anew it is not paused.
 const GIVEN_UP: Duration = Duration::from_secs(600);
+/// A load balancer between PgBouncer and the primary sees the new one with its next check: with ours every 200 ms
+/// while a server is down. A client that comes to PgBouncer before that gets an error.
+const SETTLE: Duration = Duration::from_millis(800);
+/// Whoever becomes primary leaves it to the old one for so long.
+const LEFT_TO_THE_OLD: Duration = Duration::from_secs(5);
 /// How often it is looked whether the primary is open.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -150,6 +155,7 @@ impl Inner {
                 sleep(LOOK).await;
                 continue;
             }
+            sleep(SETTLE).await;
             let each = self
                 .consoles
                 .iter()
@@ -160,17 +166,21 @@ impl Inner {
         }
     }
 
-    /// Whoever has become primary resumes what an old one may have left behind: each epoch once, and none that
-    /// is paused for a hand-over of this member's own.
+    /// Whoever has become primary resumes what an old one may have left behind: each epoch once, none that is
+    /// paused for a hand-over of this member's own, and not because this daemon was started anew.
     async fn resume_as_primary(&self, mut board: watch::Receiver<Arc<Board>>) {
         let mut done = Epoch::NONE;
         loop {
             let now = Arc::clone(&board.borrow_and_update());
+            if done == Epoch::NONE {
+                done = now.state.epoch();
+            }
             let reign = now.state.granted();
             let mine = reign.filter(|reign| reign.is_activated && reign.holder == now.me);
             let is_open = matches!(&now.own.postgres, PostgresStatus::Primary(it) if it.is_open);
             if let Some(reign) = mine.filter(|reign| is_open && reign.epoch > done) {
                 done = reign.epoch;
+                sleep(LEFT_TO_THE_OLD).await;
                 let each = self.consoles.iter().map(async |console| {
                     let console = console.lock().await;
                     if self.held.borrow().is_none()
