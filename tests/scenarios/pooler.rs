@@ -209,7 +209,10 @@ fn clients_of_a_paused_pgbouncer_notice_no_switchover() -> Result<()> {
         let begin = clock();
         cluster.ctl(&["switchover", "--yes"])?;
         let new = cluster.wait_other_primary(old, PATIENCE)?;
-        let before = counted(&cluster)?;
+        // A client that logs in before HAProxy has seen the new primary may be refused (docs/pgbouncer.md).
+        let before = wait_until("a new client", PATIENCE, || {
+            counted(&cluster).map_err(|error| format!("{error:#}"))
+        })?;
         wait_until("transactions on the new primary", PATIENCE, || {
             let address = psql(&cluster, "postgres", "SELECT host(inet_server_addr())");
             match (address, counted(&cluster)) {
