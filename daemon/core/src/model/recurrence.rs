@@ -265,4 +265,56 @@ mod tests {
         assert_eq!(schedule.next(coming), Some(1_961_625_600_000));
         assert_eq!(schedule.latest(HOUR), None, "before Unix time began");
     }
+
+    /// Everything is in UTC: an hour that a time zone skips or repeats is there, once.
+    #[test]
+    fn a_change_to_or_from_summer_time_moves_nothing() {
+        // 2026-10-25, 2026-11-01, 2027-03-14 and 2027-03-28: Europe and North America, 00:00 UTC.
+        for midnight in [
+            1_792_886_400_000,
+            1_793_491_200_000,
+            1_804_982_400_000,
+            1_806_192_000_000,
+        ] {
+            assert_eq!(midnight % DAY, 0);
+            for (text, minute) in [("30 2 * * *", 150), ("30 1 * * sun", 90)] {
+                let schedule = read(text);
+                let due = midnight + minute * MINUTE;
+                assert_eq!(schedule.next(midnight), Some(due), "{text}");
+                assert_eq!(schedule.latest(midnight + DAY - 1), Some(due), "{text}");
+            }
+            let (daily, cron) = (read("daily 02:30"), read("30 2 * * *"));
+            let half_hours = read("*/30 * * * *");
+            for minute in 0..24 * 60 {
+                let now = midnight + minute * MINUTE;
+                assert_eq!(cron.latest(now), daily.latest(now));
+                assert_eq!(cron.next(now), daily.next(now));
+                let half_hour = now / (30 * MINUTE) * 30 * MINUTE;
+                assert_eq!(half_hours.latest(now), Some(half_hour));
+            }
+        }
+    }
+
+    #[test]
+    fn backward_and_forward_find_the_same_moments_of_cron() {
+        for text in [
+            "*/7 */5 * * *",
+            "30 2 * * mon-fri",
+            "0 0 31 * *",
+            "0 0 L * *",
+            "0 4 * * fri#1",
+            "0 0 13 * fri",
+        ] {
+            let schedule = read(text);
+            let mut last = schedule.next(MONDAY).expect(text);
+            for _ in 0..50 {
+                let next = schedule.next(last).expect(text);
+                assert!(next > last, "{text}");
+                assert_eq!(schedule.latest(next), Some(next), "{text}");
+                assert_eq!(schedule.latest(next - 1), Some(last), "{text}");
+                assert_eq!(schedule.next(next - 1), Some(next), "{text}");
+                last = next;
+            }
+        }
+    }
 }
