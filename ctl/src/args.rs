@@ -517,7 +517,8 @@ Keys:
   maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions
                  as in the table [settings] of the config file
   backup_schedule
-                 when a base backup is taken, in UTC: \"every 6h\", \"daily 02:00\", \"weekly sun 02:00\" or off
+                 when a base backup is taken, in UTC: \"every 6h\", \"daily 02:00\", \"weekly sun 02:00\", five
+                 fields of cron (\"30 2 * * mon-fri\") or off
 With --member, over what the member's config file says (empty: as the file says):
   parameters.NAME    a PostgreSQL parameter of this member; it wins over all others
   nofailover         true: never promoted

@@ -686,7 +686,7 @@ pub fn busy(busy: &Busy) -> v1::Busy {
 
 /// The backups that are taken by schedule; none without a schedule and without any.
 pub fn scheduled_backups(state: &ClusterState) -> Option<v1::ScheduledBackups> {
-    let schedule = state.settings.backup_schedule;
+    let schedule = &state.settings.backup_schedule;
     if schedule.is_off() && state.backup_runs.is_empty() {
         return None;
     }

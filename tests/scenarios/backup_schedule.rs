@@ -138,10 +138,17 @@ fn a_scheduled_backup_outlives_its_leader_and_is_taken_once() -> Result<()> {
     cluster.wait_healthy(PATIENCE)?;
 
     // The next one, and its taker's daemon dies: the next daemon of that member says so.
-    cluster.ctl(&["settings", "set", "backup_schedule=every 1min", "--yes"])?;
+    cluster.ctl(&["settings", "set", "backup_schedule=* * * * *", "--yes"])?;
     let second = wait_run(&cluster, "the next moment", 2 * PATIENCE, |next| {
         is_open(next) && next["due_unix_ms"] != run["due_unix_ms"]
     })?;
+    ensure!(second["backups"]["schedule"] == "* * * * *", "{second}");
+    let due = second["backups"]["newest"]["due_unix_ms"].as_u64();
+    let next = second["backups"]["next_unix_ms"].as_u64();
+    ensure!(
+        due.is_some_and(|due| due % 60_000 == 0) && next == due.map(|due| due + 60_000),
+        "{second}"
+    );
     let taker = place(&cluster, &text(&second["backups"]["newest"]["member"])?)?;
     cluster.ctl(&["settings", "set", "backup_schedule=off", "--yes"])?;
     cluster.members[taker].kill_daemon()?;

@@ -3,6 +3,7 @@
 pub mod backup_run;
 pub mod bypass;
 pub mod confirmation;
+mod cron_text;
 pub mod epoch;
 pub mod ids;
 pub mod lease;

@@ -109,7 +109,9 @@ impl SettingsChange {
         next.probe_limit_ms = self.probe_limit_ms.unwrap_or(next.probe_limit_ms);
         let keeps = self.keep_standby_sessions;
         next.keep_standby_sessions = keeps.unwrap_or(next.keep_standby_sessions);
-        next.backup_schedule = self.backup_schedule.unwrap_or(next.backup_schedule);
+        if let Some(schedule) = &self.backup_schedule {
+            next.backup_schedule = schedule.clone();
+        }
         put(&self.zones, &mut next.zones);
         put(&self.parameters, &mut next.parameters);
         put(&self.primary_parameters, &mut next.primary_parameters);

@@ -184,6 +184,40 @@ fn missed_moments_are_made_up_for_once() {
 }
 
 #[test]
+fn of_moments_of_cron_that_were_missed_only_the_newest_is_made_up_for() {
+    // NOW is a Monday, 06:00.
+    let mut night = Night::new("30 2 * * mon-fri");
+    night.begins();
+    night.is_stored();
+    // Nobody led from Tuesday to Saturday.
+    night.now = NOW + 5 * 24 * HOUR;
+    night.begins();
+    night.is_stored();
+    let friday = NOW + 4 * 24 * HOUR - 7 * HOUR / 2;
+    let runs = &night.state().backup_runs;
+    assert_eq!(runs.len(), 2, "four were missed and one is taken");
+    assert_eq!(runs[1].due_unix_ms, friday);
+    let monday = friday + 3 * 24 * HOUR;
+    night.now = monday - 1;
+    assert!(night.is_quiet(), "no weekend");
+    night.now = monday;
+    night.begins();
+}
+
+#[test]
+fn a_clock_that_goes_back_repeats_nothing() {
+    let mut night = Night::new("0 * * * *");
+    night.begins();
+    night.is_stored();
+    night.now -= HOUR;
+    assert!(night.is_quiet(), "its moment is the newest taken care of");
+    night.now += HOUR;
+    assert!(night.is_quiet());
+    night.now += HOUR;
+    night.begins();
+}
+
+#[test]
 fn a_failed_one_is_tried_again_a_few_times_and_then_with_the_next_moment() {
     let mut night = Night::new("daily 02:00");
     let retry = u64::try_from(RETRY_AFTER.as_millis()).expect("short");
