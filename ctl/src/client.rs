@@ -156,30 +156,42 @@ impl Client {
         Err(nobody(&tried))
     }
 
-    /// Sends a change to the first member that can be connected to; never twice.
+    /// Sends a change, with the token, to the first member that can be connected to; never twice.
     ///
     /// # Errors
-    /// Nobody can be connected to, it was refused, or its end is unknown.
-    pub async fn change<T, F, Answer>(&self, limit: Option<Duration>, call: F) -> Result<T, Stop>
+    /// There is no token (nobody is asked then), nobody can be connected to, it was refused, or its end is unknown.
+    pub async fn change<M, T, F, Answer>(
+        &self,
+        limit: Option<Duration>,
+        message: M,
+        call: F,
+    ) -> Result<T, Stop>
     where
-        F: Fn(Admin) -> Answer,
+        F: FnOnce(Admin, Request<M>) -> Answer,
         Answer: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let call = |channel| call(AdminClient::new(channel));
-        self.change_on(limit, call).await
+        let call = |channel, request| call(AdminClient::new(channel), request);
+        self.change_on(limit, message, call).await
     }
 
     /// The same, of any service.
     ///
     /// # Errors
     /// As above.
-    pub async fn change_on<T, F, Answer>(&self, limit: Option<Duration>, call: F) -> Result<T, Stop>
+    pub async fn change_on<M, T, F, Answer>(
+        &self,
+        limit: Option<Duration>,
+        message: M,
+        call: F,
+    ) -> Result<T, Stop>
     where
-        F: Fn(Channel) -> Answer,
+        F: FnOnce(Channel, Request<M>) -> Answer,
         Answer: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        let request = self.authorised(message)?;
         let (address, channel) = self.channel_to_any().await?;
-        match tokio::time::timeout(limit.unwrap_or(CHANGE_LIMIT), call(channel)).await {
+        let limit = limit.unwrap_or(CHANGE_LIMIT);
+        match tokio::time::timeout(limit, call(channel, request)).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             // The contract: UNAVAILABLE from the member means nothing was proposed. From the transport
             // it means the connection broke, and then nobody knows.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use cluster_proto::v1;
 
 use super::Context;
-use super::members::as_status;
 use crate::args::{Global, Leave, LocalCommand};
 use crate::ask::by;
 use crate::client::Client;
@@ -44,12 +43,10 @@ pub async fn run(global: &Global, command: &LocalCommand) -> Result<(), Stop> {
             let message = v1::SetLogLevelRequest {
                 level: args.level.clone(),
             };
-            context.client.authorised(())?;
             let answer = context
                 .client
-                .change(None, |mut admin| {
-                    let request = context.client.authorised(message.clone());
-                    async move { admin.set_log_level(request.map_err(as_status)?).await }
+                .change(None, message, |mut admin, request| async move {
+                    admin.set_log_level(request).await
                 })
                 .await?;
             context.write(&Report::single("text", &answer.text))
@@ -71,13 +68,13 @@ async fn leave(context: &Context, args: &Leave) -> Result<(), Stop> {
         by: by(args.reason.as_deref()),
         wait_ms: u32::try_from(args.timeout.as_millis()).unwrap_or(u32::MAX),
     };
-    context.client.authorised(())?;
     let answer = context
         .client
-        .change(Some(args.timeout + STOP_MARGIN), |mut admin| {
-            let request = context.client.authorised(message.clone());
-            async move { admin.local_leave(request.map_err(as_status)?).await }
-        })
+        .change(
+            Some(args.timeout + STOP_MARGIN),
+            message,
+            |mut admin, request| async move { admin.local_leave(request).await },
+        )
         .await?;
     context.write(&Report::single("text", &answer.text))
 }

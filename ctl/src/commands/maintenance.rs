@@ -7,7 +7,6 @@ use cluster_proto::v1::planned_client::PlannedClient;
 use tokio::time::Instant;
 
 use super::Context;
-use super::members::as_status;
 use crate::args::{MaintenanceOff, MaintenanceOn};
 use crate::ask::by;
 use crate::exit::{Kind, Stop};
@@ -29,15 +28,10 @@ pub async fn on(context: &Context, args: &MaintenanceOn) -> Result<(), Stop> {
         by: by(args.change.reason.as_deref()),
         dry_run: args.change.dry_run,
     };
-    context.client.authorised(())?;
     let reply = context
         .client
-        .change_on(None, |channel| {
-            let request = context.client.authorised(message.clone());
-            async move {
-                let mut client = PlannedClient::new(channel);
-                client.begin_maintenance(request.map_err(as_status)?).await
-            }
+        .change_on(None, message, |channel, request| async move {
+            PlannedClient::new(channel).begin_maintenance(request).await
         })
         .await?;
     let view = MaintenanceView::from(&reply.maintenance.unwrap_or_default());
@@ -108,15 +102,10 @@ pub async fn off(context: &Context, args: &MaintenanceOff) -> Result<(), Stop> {
         by: by(args.change.reason.as_deref()),
         dry_run: args.change.dry_run,
     };
-    context.client.authorised(())?;
     let reply = context
         .client
-        .change_on(None, |channel| {
-            let request = context.client.authorised(message.clone());
-            async move {
-                let mut client = PlannedClient::new(channel);
-                client.end_maintenance(request.map_err(as_status)?).await
-            }
+        .change_on(None, message, |channel, request| async move {
+            PlannedClient::new(channel).end_maintenance(request).await
         })
         .await?;
     let view = MaintenanceView::from(&reply.maintenance.unwrap_or_default());

@@ -91,19 +91,11 @@ pub async fn replace(context: &Context, args: &Replace) -> Result<(), Stop> {
         by: by(args.change.reason.as_deref()),
         dry_run: args.change.dry_run,
     };
-    let request = || context.client.authorised(message.clone());
-    request()?;
     let answer = context
         .client
-        .change(None, |mut admin| {
-            let request = request();
-            async move { admin.replace_member(request.map_err(as_status)?).await }
+        .change(None, message, |mut admin, request| async move {
+            admin.replace_member(request).await
         })
         .await?;
     context.write(&Report::single("text", &answer.text))
-}
-
-/// A request that could not be made, inside a call.
-pub(super) fn as_status(stop: Stop) -> tonic::Status {
-    tonic::Status::unauthenticated(stop.text)
 }

@@ -6,7 +6,6 @@ use cluster_proto::v1::schedule_request::Work;
 use cluster_proto::v1::unschedule_request::What;
 
 use super::Context;
-use super::members::as_status;
 use crate::args::{Flush, Restart, Switchover};
 use crate::ask::by;
 use crate::exit::{Kind, Stop};
@@ -66,15 +65,10 @@ async fn schedule(
         dry_run,
         replaces: false,
     };
-    context.client.authorised(())?;
     let reply = context
         .client
-        .change_on(None, |channel| {
-            let request = context.client.authorised(message.clone());
-            async move {
-                let mut client = PlannedClient::new(channel);
-                client.schedule(request.map_err(as_status)?).await
-            }
+        .change_on(None, message, |channel, request| async move {
+            PlannedClient::new(channel).schedule(request).await
         })
         .await?;
     let scheduled = reply.schedule.unwrap_or_default();
@@ -117,15 +111,10 @@ pub async fn flush(context: &Context, args: &Flush) -> Result<(), Stop> {
             by: by(args.change.reason.as_deref()),
             dry_run: args.change.dry_run,
         };
-        context.client.authorised(())?;
         let reply = context
             .client
-            .change_on(None, |channel| {
-                let request = context.client.authorised(message.clone());
-                async move {
-                    let mut client = PlannedClient::new(channel);
-                    client.unschedule(request.map_err(as_status)?).await
-                }
+            .change_on(None, message, |channel, request| async move {
+                PlannedClient::new(channel).unschedule(request).await
             })
             .await?;
         let taken = reply.schedule.unwrap_or_default();

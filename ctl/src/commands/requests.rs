@@ -3,7 +3,6 @@
 use cluster_proto::v1::{self, request_kind::Kind as RequestKind};
 
 use super::Context;
-use super::members::as_status;
 use super::planned;
 use crate::args::{Cancel, Change, Failover, OnMembers, Reinit, Restart, Switchover, Waiting};
 use crate::ask::{self, Asking, by};
@@ -281,12 +280,10 @@ pub async fn pause(context: &Context, change: &Change) -> Result<(), Stop> {
         by: by(change.reason.as_deref()),
         dry_run: change.dry_run,
     };
-    context.client.authorised(())?;
     let answer = context
         .client
-        .change(None, |mut admin| {
-            let request = context.client.authorised(message.clone());
-            async move { admin.pause(request.map_err(as_status)?).await }
+        .change(None, message, |mut admin, request| async move {
+            admin.pause(request).await
         })
         .await?;
     context.write(&Report::single("text", &answer.text))
@@ -301,12 +298,10 @@ pub async fn resume(context: &Context, change: &Change) -> Result<(), Stop> {
         by: by(change.reason.as_deref()),
         dry_run: change.dry_run,
     };
-    context.client.authorised(())?;
     let answer = context
         .client
-        .change(None, |mut admin| {
-            let request = context.client.authorised(message.clone());
-            async move { admin.resume(request.map_err(as_status)?).await }
+        .change(None, message, |mut admin, request| async move {
+            admin.resume(request).await
         })
         .await?;
     context.write(&Report::single("text", &answer.text))
@@ -321,12 +316,10 @@ pub async fn cancel(context: &Context, args: &Cancel) -> Result<(), Stop> {
         request_id: args.request.clone(),
         by: by(args.reason.as_deref()),
     };
-    context.client.authorised(())?;
     let answer = context
         .client
-        .change(None, |mut admin| {
-            let request = context.client.authorised(message.clone());
-            async move { admin.cancel_request(request.map_err(as_status)?).await }
+        .change(None, message, |mut admin, request| async move {
+            admin.cancel_request(request).await
         })
         .await?;
     context.write(&Report::single("text", &answer.text))

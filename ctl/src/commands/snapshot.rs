@@ -9,7 +9,6 @@ use cluster_proto::v1;
 use cluster_proto::v1::snapshots_client::SnapshotsClient;
 
 use super::Context;
-use super::members::as_status;
 use crate::args::{CreateSnapshot, RestoreSnapshot, SnapshotCommand};
 use crate::ask::by;
 use crate::exit::{Kind, Stop};
@@ -75,15 +74,10 @@ async fn create(context: &Context, args: &CreateSnapshot) -> Result<(), Stop> {
         recipients: args.recipients.clone(),
         plain: args.plain,
     };
-    context.client.authorised(())?;
     let snapshot = context
         .client
-        .change_on(None, |channel| {
-            let request = context.client.authorised(message.clone());
-            async move {
-                let mut client = SnapshotsClient::new(channel);
-                client.create(request.map_err(as_status)?).await
-            }
+        .change_on(None, message, |channel, request| async move {
+            SnapshotsClient::new(channel).create(request).await
         })
         .await?;
     let (uuid, status) = (snapshot.id.clone(), snapshot.status.clone());

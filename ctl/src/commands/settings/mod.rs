@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use cluster_proto::v1;
 
 use super::Context;
-use super::members::as_status;
 use crate::args::{SetSettings, SettingsCommand};
 use crate::ask::by;
 use crate::confirm;
@@ -122,28 +121,26 @@ async fn change(
             dry_run: true,
             ..message.clone()
         };
-        let would = send(context, &rehearsal).await?;
+        let would = send(context, rehearsal).await?;
         if !would.lowers.is_empty() {
             let verb = format!("{verb}, when fewer confirm commits by it,");
             confirm::possible(false, &verb)?;
             confirm::ask(&would.lowers.join("\n"))?;
         }
     }
-    let done = send(context, &message).await?;
-    context.write(&changed(&done, message.dry_run))
+    let is_dry_run = message.dry_run;
+    let done = send(context, message).await?;
+    context.write(&changed(&done, is_dry_run))
 }
 
 async fn send(
     context: &Context,
-    message: &v1::ChangeSettingsRequest,
+    message: v1::ChangeSettingsRequest,
 ) -> Result<v1::ChangeSettingsReply, Stop> {
-    let request = || context.client.authorised(message.clone());
-    request()?;
     context
         .client
-        .change(None, |mut admin| {
-            let request = request();
-            async move { admin.change_settings(request.map_err(as_status)?).await }
+        .change(None, message, |mut admin, request| async move {
+            admin.change_settings(request).await
         })
         .await
 }
