@@ -78,6 +78,29 @@ const BORDERS: &[Border] = &[
         ],
     },
     Border {
+        place: "daemon/src/poolers",
+        must_not: &[
+            "crate::api",
+            "crate::lease",
+            "crate::peers",
+            "crate::postgres",
+            "crate::raft",
+            "crate::reconcile",
+            "cluster_proto",
+        ],
+    },
+    Border {
+        place: "daemon/src/webhooks",
+        must_not: &[
+            "cluster_core::decide",
+            "crate::lease",
+            "crate::peers",
+            "crate::postgres",
+            "crate::raft",
+            "crate::reconcile",
+        ],
+    },
+    Border {
         place: "proto/src",
         must_not: &["cluster_core", "clusterd_guard"],
     },

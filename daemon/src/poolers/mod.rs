@@ -147,15 +147,22 @@ impl Inner {
                 return;
             };
             let Some(now) = now else { continue };
-            let is_time = now.since.elapsed() >= LONGEST || {
+            let is_time = || {
                 let board = board.borrow().clone();
-                is_over(&board.state, &now.request) && has_open_primary(&board, clock())
+                now.since.elapsed() >= LONGEST
+                    || is_over(&board.state, &now.request)
+                        && !is_moving(&board.state)
+                        && has_open_primary(&board, clock())
             };
-            if !is_time {
+            if !is_time() {
                 sleep(LOOK).await;
                 continue;
             }
             sleep(SETTLE).await;
+            // The next hand-over may have begun, or the new primary may be gone.
+            if !is_time() {
+                continue;
+            }
             let each = self
                 .consoles
                 .iter()
@@ -166,36 +173,56 @@ impl Inner {
         }
     }
 
-    /// Whoever has become primary resumes what an old one may have left behind: each epoch once, none that is
-    /// paused for a hand-over of this member's own, and not because this daemon was started anew.
+    /// Whoever has become primary resumes what an old one may have left behind: each epoch once, and not because
+    /// this daemon was started anew.
     async fn resume_as_primary(&self, mut board: watch::Receiver<Arc<Board>>) {
-        let mut done = Epoch::NONE;
+        let mut told = Epoch::NONE;
+        let mut opened = None;
         loop {
             let now = Arc::clone(&board.borrow_and_update());
-            if done == Epoch::NONE {
-                done = now.state.epoch();
+            if told == Epoch::NONE {
+                told = now.state.epoch();
             }
-            let reign = now.state.granted();
-            let mine = reign.filter(|reign| reign.is_activated && reign.holder == now.me);
-            let is_open = matches!(&now.own.postgres, PostgresStatus::Primary(it) if it.is_open);
-            if let Some(reign) = mine.filter(|reign| is_open && reign.epoch > done) {
-                done = reign.epoch;
-                sleep(LEFT_TO_THE_OLD).await;
-                let each = self.consoles.iter().map(async |console| {
-                    let console = console.lock().await;
-                    if self.held.borrow().is_none()
-                        && let Err(error) = console.resume(RESUME_LIMIT).await
-                    {
-                        let pgbouncer = console.address.as_str();
-                        tracing::warn!(pgbouncer, %error, "not told that there is a new primary");
-                    }
-                });
-                join_all(each).await;
+            let reign = open_reign_here(&now).filter(|epoch| *epoch > told);
+            opened = reign.map(|epoch| match opened {
+                Some((known, since)) if known == epoch => (epoch, since),
+                _ => (epoch, Instant::now()),
+            });
+            if let Some((epoch, since)) = opened
+                && since.elapsed() >= LEFT_TO_THE_OLD
+                && !is_moving(&now.state)
+                && (self.resume_left_behind().await || since.elapsed() > GIVEN_UP)
+            {
+                told = epoch;
             }
-            if board.changed().await.is_err() {
-                return;
+            let again = async {
+                match opened {
+                    Some(_) => sleep(RESUME_AGAIN).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = board.changed() => if changed.is_err() { return },
+                () = again => {}
             }
         }
+    }
+
+    /// None that is paused for a hand-over of this member's own. Whether all the others have answered.
+    async fn resume_left_behind(&self) -> bool {
+        let each = self.consoles.iter().map(async |console| {
+            let console = console.lock().await;
+            if self.held.borrow().is_some() {
+                return true;
+            }
+            let told = console.resume(RESUME_LIMIT).await;
+            if let Err(error) = &told {
+                let pgbouncer = console.address.as_str();
+                tracing::debug!(pgbouncer, %error, "not told yet that there is a new primary");
+            }
+            told.is_ok()
+        });
+        join_all(each).await.into_iter().all(|is_told| is_told)
     }
 
     /// True when it is resumed, or given up; false when it is paused for another request by now.
@@ -255,6 +282,20 @@ impl Inner {
             tracing::warn!("the note that PgBouncers may be paused could not be removed");
         }
     }
+}
+
+/// The epoch under which this member is primary, once clients are let in.
+fn open_reign_here(board: &Board) -> Option<Epoch> {
+    let reign = board.state.granted()?;
+    let is_open = matches!(&board.own.postgres, PostgresStatus::Primary(it) if it.is_open);
+    (reign.is_activated && reign.holder == board.me && is_open).then_some(reign.epoch)
+}
+
+/// A hand-over is under way: whoever began it has paused, or is about to, and a RESUME in the middle of it sends
+/// clients to a server that lets nobody in.
+fn is_moving(state: &ClusterState) -> bool {
+    let mut open = state.open_requests().into_iter();
+    open.any(|request| request.kind.moves_primary())
 }
 
 /// The request has ended, or is not known any more.
