@@ -3,6 +3,7 @@
 
 mod append;
 mod bank;
+mod ddl;
 mod monotonic;
 mod no_lost_write;
 mod one_primary;
@@ -10,6 +11,8 @@ mod one_primary;
 mod recorded;
 mod register;
 mod same_everywhere;
+mod sequential;
+mod set_full;
 mod verdict;
 
 use anyhow::Result;
@@ -22,6 +25,7 @@ use crate::report::Report;
 use crate::workload::{ACCOUNTS, BALANCE, Isolation};
 
 use one_primary::ClientCut;
+use set_full::Vanishing;
 
 pub use monotonic::Staleness;
 pub use verdict::{Finding, Verdict};
@@ -95,6 +99,10 @@ pub fn judge_history(name: &str, events: &[Event], staleness: &Staleness) -> Opt
         (_, "register") => Some(register::check(&operations, register::STEPS)),
         (_, "bank") => Some(bank::check(&operations, ACCOUNTS * BALANCE)),
         (_, "monotonic") => Some(monotonic::check(&operations, staleness)),
+        (_, "set-full") => Some(set_full::check(&operations, name, Vanishing::Never)),
+        (_, "cancel") => Some(set_full::check(&operations, name, Vanishing::OfUnknown)),
+        (_, "sequential") => Some(sequential::check(&operations)),
+        (_, "ddl") => Some(ddl::check(&operations)),
         _ => None,
     }
 }
@@ -102,7 +110,8 @@ pub fn judge_history(name: &str, events: &[Event], staleness: &Staleness) -> Opt
 /// What `async` does not promise: a failover may lose the newest of what was acknowledged. The total of a
 /// bank stays in every mode, and no session goes back.
 pub fn is_forgiven(mode: Mode, name: &str, reigns: usize) -> bool {
-    let is_about_loss = name.starts_with("append") || name == "register";
+    let lossy = ["register", "set-full", "cancel", "sequential", "ddl"];
+    let is_about_loss = name.starts_with("append") || lossy.contains(&name);
     mode == Mode::Async && reigns > 1 && is_about_loss
 }
 

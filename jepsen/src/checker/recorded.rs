@@ -10,6 +10,7 @@ use crate::history::{Edn, Event, Kind};
 const SERIALIZABLE: &str = include_str!("../../recorded/history-append-serializable.edn");
 const REGISTER: &str = include_str!("../../recorded/history-register.edn");
 const BANK: &str = include_str!("../../recorded/history-bank.edn");
+const SET_FULL: &str = include_str!("../../recorded/history-set-full.edn");
 const MONOTONIC: &str = include_str!("../../recorded/history-monotonic.edn");
 
 fn events(text: &str) -> Vec<Event> {
@@ -64,6 +65,7 @@ fn as_recorded_they_are_good_and_not_empty() {
         ("register", REGISTER),
         ("bank", BANK),
         ("monotonic", MONOTONIC),
+        ("set-full", SET_FULL),
     ];
     for (name, text) in all {
         let events = events(text);
@@ -190,4 +192,54 @@ fn two_reads_of_a_session_that_change_places_went_back() {
     let value = events[one].value.clone();
     events[one].value = std::mem::replace(&mut events[other].value, value);
     assert!(has(&judged("monotonic", &events), "value-went-back"));
+}
+
+/// The elements of the reads of one set, each with its place.
+fn change_sets(events: &mut [Event], mut change: impl FnMut(usize, &mut Vec<Edn>)) {
+    let is_read = |it: &&mut Event| it.kind == Kind::Ok && it.f == "read";
+    for (place, event) in events.iter_mut().filter(is_read).enumerate() {
+        if let Edn::Vector(pair) = &mut event.value
+            && let [Edn::Integer(_), Edn::Vector(elements)] = &mut pair[..]
+        {
+            change(place, elements);
+        }
+    }
+}
+
+#[test]
+fn an_element_missing_from_one_late_read_is_seen() {
+    let mut events = events(SET_FULL);
+    change_sets(&mut events, |place, elements| {
+        if place == 150 {
+            elements.remove(0);
+        }
+    });
+    let verdict = judged("set-full", &events);
+    assert!(has(&verdict, "missing-after-acknowledged"), "{verdict}");
+    assert!(has(&verdict, "vanished"), "{verdict}");
+}
+
+#[test]
+fn an_addition_of_unknown_end_that_is_seen_once_has_vanished() {
+    let mut events = events(SET_FULL);
+    let mut gone = None;
+    change_sets(&mut events, |_, elements| {
+        // Of the first read that has any it stays, of all others it goes.
+        match &gone {
+            None => gone = elements.first().cloned(),
+            Some(gone) => elements.retain(|it| it != gone),
+        }
+    });
+    let added =
+        |it: &&mut Event| it.f == "add" && it.value.elements().map(|it| &it[1]) == gone.as_ref();
+    for event in events
+        .iter_mut()
+        .filter(added)
+        .filter(|it| it.kind == Kind::Ok)
+    {
+        event.kind = Kind::Info;
+    }
+    let verdict = judged("set-full", &events);
+    assert!(has(&verdict, "vanished"), "{verdict}");
+    assert!(judged("cancel", &events).is_good());
 }

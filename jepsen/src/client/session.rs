@@ -8,7 +8,7 @@ use cluster_tests::member::POSTGRES_PORT;
 use cluster_tests::sql::{self, Login, Notices};
 use cluster_tests::writer::CANCELLED;
 use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{Observed, Outcome, Stage, outcome};
 use crate::history::Edn;
@@ -72,6 +72,7 @@ impl Places {
                 client,
                 notices,
                 node: name.clone(),
+                cancel_after: None,
             }),
             Err(_) => {
                 *turn += 1;
@@ -88,9 +89,16 @@ pub struct Session {
     client: Client,
     notices: Notices,
     node: String,
+    cancel_after: Option<Duration>,
 }
 
 impl Session {
+    /// From now on each statement is cancelled when it has not ended after so long.
+    pub fn cancelling(mut self, after: Option<Duration>) -> Self {
+        self.cancel_after = after;
+        self
+    }
+
     /// Whether it can be used no longer.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()
@@ -123,7 +131,7 @@ impl Session {
 
     async fn observe(&self, sql: &str) -> (Vec<Vec<String>>, Observed) {
         self.notices.take();
-        let answer = tokio::time::timeout(STATEMENT_LIMIT, self.client.simple_query(sql)).await;
+        let answer = tokio::time::timeout(STATEMENT_LIMIT, self.answer(sql)).await;
         let warned = self.notices.take();
         match answer {
             Ok(Ok(messages)) => {
@@ -140,6 +148,24 @@ impl Session {
             }
             Err(_) => (Vec::new(), Observed::Lost),
         }
+    }
+}
+
+impl Session {
+    /// The cancel request has been taken before the answer counts, or it would meet the next statement.
+    async fn answer(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
+        let asked = self.client.simple_query(sql);
+        let Some(after) = self.cancel_after else {
+            return asked.await;
+        };
+        tokio::pin!(asked);
+        tokio::select! {
+            answer = &mut asked => return answer,
+            () = tokio::time::sleep(after) => {}
+        }
+        let token = self.client.cancel_token();
+        let cancel = tokio::time::timeout(CONNECT_LIMIT, token.cancel_query(NoTls));
+        tokio::join!(asked, cancel).0
     }
 }
 

@@ -4,9 +4,12 @@
 mod append;
 mod bank;
 mod crew;
+mod ddl;
 mod monotonic;
 mod register;
+mod sequential;
 mod set;
+mod set_full;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +26,12 @@ use crate::history::Event;
 use append::Append;
 use bank::Bank;
 use crew::Crew;
+use ddl::Ddl;
 use monotonic::{Follow, Raise};
 use register::Register;
+use sequential::Chains;
 use set::Set;
+use set_full::SetFull;
 
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,6 +46,14 @@ pub enum Choice {
     Bank,
     /// A number that only grows, read on every member.
     Monotonic,
+    /// Sets read all the time: there at once, and never gone.
+    SetFull,
+    /// Writes that follow each other: whoever sees one sees those before it.
+    Sequential,
+    /// Sets whose clients cancel their statements.
+    Cancel,
+    /// Tables made, changed and dropped.
+    Ddl,
     /// All of them.
     All,
 }
@@ -86,6 +100,30 @@ impl Workloads {
             let mut crew = Crew::start(cluster, "monotonic", Arc::new(Raise::default()), 1, seed)?;
             crew.add_on_each(cluster, Arc::new(Follow), seed);
             all.push(crew);
+        }
+        if is_chosen(Choice::SetFull) {
+            let work = Arc::new(SetFull::new());
+            all.push(Crew::start(cluster, "set-full", work, 3, seed)?);
+        }
+        if is_chosen(Choice::Sequential) {
+            let work = Arc::new(Chains::default());
+            let look = Arc::new(work.look());
+            let mut crew = Crew::start(cluster, "sequential", work, 2, seed)?;
+            crew.add_on_each(cluster, look, seed);
+            all.push(crew);
+        }
+        if is_chosen(Choice::Cancel) {
+            let work = Arc::new(SetFull::cancelled());
+            all.push(Crew::start(cluster, "cancel", work, 3, seed)?);
+        }
+        if is_chosen(Choice::Ddl) {
+            all.push(Crew::start(
+                cluster,
+                "ddl",
+                Arc::new(Ddl::default()),
+                2,
+                seed,
+            )?);
         }
         let set = Set::start(cluster, if all.is_empty() { 8 } else { 3 })?;
         Ok(Self { set, crews: all })
