@@ -209,10 +209,16 @@ fn must_wait_for_seals(
     found: &Assessment,
     forced: Option<&MemberName>,
 ) -> Option<Reason> {
-    if found.unsealed.is_empty() {
+    if forced.is_some_and(|name| found.sealed.iter().any(|seal| seal.member == *name)) {
         return None;
     }
-    if forced.is_some_and(|name| found.sealed.iter().any(|seal| seal.member == *name)) {
+    let longest = view.state.settings.seal_patience() * PATIENCE_FOR_THE_WANTED;
+    if view.ended_age < longest
+        && let Some(fetching) = fetching(view, found)
+    {
+        return Some(fetching);
+    }
+    if found.unsealed.is_empty() {
         return None;
     }
     // The former primary's own end is the most anybody can have of its reign: who has it all, or is
@@ -241,6 +247,17 @@ fn must_wait_for_seals(
     }
     let is_over = view.ended_age >= patience && (view.lease_waited_out || is_released(view));
     (!is_over).then(|| Reason::Sealing(found.unsealed.clone()))
+}
+
+/// The candidate has no seal while it fetches what another has more. It was chosen because that one is promoted only when
+/// nobody else can be: before it has fetched, or is not heard any more, nobody else is looked for.
+fn fetching(view: &ClusterView, found: &Assessment) -> Option<Reason> {
+    let wanted = view.state.fast_forward.as_ref()?;
+    let is_sealed = found.sealed.iter().any(|seal| seal.member == wanted.member);
+    let is_at_it = wanted.target == view.state.epoch().next()
+        && !is_sealed
+        && view.fresh(&wanted.member)?.incarnation == Some(wanted.incarnation);
+    is_at_it.then(|| Reason::FastForward(wanted.member.clone(), wanted.from.clone()))
 }
 
 /// The next primary's first rule names sealed members only, and one it does not name joins by two more

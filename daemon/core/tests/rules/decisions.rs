@@ -25,6 +25,7 @@ pub struct Look {
     base_age: Duration,
     leading_for: Duration,
     grant_age: Option<Duration>,
+    pub ended_age: Duration,
 }
 
 pub const STARTED: u64 = 7;
@@ -170,6 +171,7 @@ impl Look {
             base_age: Duration::from_millis(100),
             leading_for: Duration::from_secs(100),
             grant_age: Some(Duration::from_secs(60)),
+            ended_age: Duration::from_secs(100),
         }
     }
 
@@ -208,7 +210,7 @@ impl Look {
             leading_for: self.leading_for,
             base_age: self.base_age,
             grant_age: self.grant_age,
-            ended_age: Duration::from_secs(100),
+            ended_age: self.ended_age,
             ..view
         };
         let verdict = decide_cluster(&view);

@@ -202,6 +202,37 @@ fn a_held_standby_that_has_more_is_the_source_for_one_that_replays() {
     assert_eq!(granted.member, name("c"));
 }
 
+/// Found by a scenario on a busy machine: sealing had taken all of the patience, and while the candidate fetched, which
+/// takes its seal away, the held one was promoted.
+#[test]
+fn while_the_candidate_fetches_nobody_else_is_promoted() {
+    let mut look = both_sealed(Mode::Sync);
+    // Nobody but b has confirmed anything, so b alone blocks the rule.
+    look.state.live_rules = vec![rule(1, 1, 1, &["b"])];
+    let (command, _) = chosen(&mut look);
+    done(&mut look.state, command);
+    look.report("c").seal = None;
+    let patience = look.state.settings.seal_patience();
+    look.ended_age = patience * 2;
+    let waits = |look: &Look| match look.verdict() {
+        (Verdict::Wait(_), code) => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(waits(&look), "fast-forward");
+    // For a time, and as long as it is heard.
+    look.ended_age = patience * 4;
+    let Command::Grant(granted) = chosen(&mut look).0 else {
+        panic!("no grant")
+    };
+    assert_eq!(granted.member, name("b"));
+    look.ended_age = patience * 2;
+    look.silent("c");
+    let Command::Grant(granted) = chosen(&mut look).0 else {
+        panic!("no grant")
+    };
+    assert_eq!(granted.member, name("b"));
+}
+
 #[test]
 fn a_held_standby_is_promoted_when_nobody_else_can_be() {
     let mut look = both_sealed(Mode::Sync);
