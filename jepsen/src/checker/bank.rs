@@ -3,7 +3,7 @@
 
 use crate::history::{Edn, Kind, Operation};
 
-use super::verdict::{Finding, Verdict};
+use super::verdict::Verdict;
 
 /// Checks every read.
 pub fn check(operations: &[Operation], total: i64) -> Verdict {
@@ -17,11 +17,7 @@ pub fn check(operations: &[Operation], total: i64) -> Verdict {
             Some(_) => "wrong-total",
             None => "unreadable",
         };
-        let first = verdict.violations.iter().all(|it| it.anomaly != found);
-        if first {
-            let evidence = [read.told(), format!("the total is {total}")];
-            verdict.violations.push(Finding::new(found, evidence));
-        }
+        verdict.note(found, [read.told(), format!("the total is {total}")]);
     }
     verdict
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::history::{Edn, Kind, Operation};
 
-use super::verdict::{Finding, Verdict};
+use super::verdict::Verdict;
 
 /// Columns and indexes; none when it is not there.
 type Table = Option<(i64, i64)>;
@@ -39,15 +39,10 @@ pub fn check(operations: &[Operation]) -> Verdict {
         reads.len()
     );
     let mut verdict = Verdict::new("ddl", looked_at);
-    let mut note = |anomaly: &str, evidence: Vec<String>| {
-        if verdict.violations.iter().all(|it| it.anomaly != anomaly) {
-            verdict.violations.push(Finding::new(anomaly, evidence));
-        }
-    };
     let node = |read: &Operation| read.get("node").map_or(String::new(), |it| it.to_string());
     for (read, found) in &reads {
         if let Some(unknown) = found.keys().find(|it| !allowed.contains_key(it)) {
-            note(
+            verdict.note(
                 "never-made",
                 vec![format!("table {unknown} on {}", node(read))],
             );
@@ -63,13 +58,13 @@ pub fn check(operations: &[Operation]) -> Verdict {
                     .iter()
                     .filter(|it| it.value.integer() == Some(*table));
                 let evidence = of_it.map(Operation::told).chain([text]);
-                note("unexplained-table", evidence.collect());
+                verdict.note("unexplained-table", evidence);
             }
         }
         if let Some((first, other)) = reads.first().filter(|(_, other)| other != found) {
             let differs = allowed.keys().find(|it| other.get(it) != found.get(it));
             let text = format!("{differs:?} on {} and {}", node(first), node(read));
-            note("catalogues-differ", vec![text]);
+            verdict.note("catalogues-differ", vec![text]);
         }
     }
     verdict

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::history::{Edn, Kind, Operation};
 
-use super::verdict::{Finding, Verdict};
+use super::verdict::Verdict;
 
 /// Spans of time, in nanoseconds, in which reads must not be staler than the bound.
 #[derive(Clone, Debug)]
@@ -41,11 +41,6 @@ struct Seen<'a> {
 pub fn check(operations: &[Operation], staleness: &Staleness) -> Verdict {
     let reads: Vec<Seen> = operations.iter().filter_map(seen).collect();
     let mut verdict = Verdict::new("monotonic", String::new());
-    let note = |verdict: &mut Verdict, anomaly: &str, evidence: Vec<String>| {
-        if verdict.violations.iter().all(|it| it.anomaly != anomaly) {
-            verdict.violations.push(Finding::new(anomaly, evidence));
-        }
-    };
     let mut sessions: HashMap<(i64, Option<i64>), &Seen> = HashMap::new();
     for seen in &reads {
         let session = seen.read.get("session").and_then(Edn::integer);
@@ -54,11 +49,11 @@ pub fn check(operations: &[Operation], staleness: &Staleness) -> Verdict {
         let is_final = seen.read.get("final").is_some();
         if let Some(before) = before.filter(|_| !is_final) {
             if seen.value < before.value {
-                note(&mut verdict, "value-went-back", pair(before));
+                verdict.note("value-went-back", pair(before));
             }
             // A promotion changes what the position means: replayed there, flushed here.
             if seen.lsn < before.lsn && seen.is_standby == before.is_standby {
-                note(&mut verdict, "position-went-back", pair(before));
+                verdict.note("position-went-back", pair(before));
             }
         }
     }
@@ -68,7 +63,7 @@ pub fn check(operations: &[Operation], staleness: &Staleness) -> Verdict {
         let highest = sent.filter_map(|it| it.value.integer()).max().unwrap_or(0);
         if seen.value > highest {
             let evidence = vec![seen.read.told(), format!("the highest sent was {highest}")];
-            note(&mut verdict, "never-written", evidence);
+            verdict.note("never-written", evidence);
         }
     }
     let mut worst = 0;
@@ -81,7 +76,7 @@ pub fn check(operations: &[Operation], staleness: &Staleness) -> Verdict {
         let is_calm = staleness.calm.iter().any(|it| it.0 <= from && to <= it.1);
         if is_calm && Duration::from_nanos(since) > staleness.bound {
             let evidence = vec![write.told(), seen.read.told()];
-            note(&mut verdict, "staler-than-bound", evidence);
+            verdict.note("staler-than-bound", evidence);
         }
     }
     verdict.looked_at = format!(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::history::{Edn, Kind, Operation};
 
-use super::verdict::{Finding, Verdict};
+use super::verdict::Verdict;
 
 /// Chains, with the links that were found.
 type Chains = Vec<(i64, Vec<i64>)>;
@@ -32,11 +32,6 @@ pub fn check(operations: &[Operation]) -> Verdict {
         looks.len()
     );
     let mut verdict = Verdict::new("sequential", looked_at);
-    let mut note = |anomaly: &str, evidence: Vec<String>| {
-        if verdict.violations.iter().all(|it| it.anomaly != anomaly) {
-            verdict.violations.push(Finding::new(anomaly, evidence));
-        }
-    };
     for (look, chains) in &looks {
         let short = |chain: i64, links: &[i64]| {
             let at = look.completed.unwrap_or(0);
@@ -51,14 +46,14 @@ pub fn check(operations: &[Operation]) -> Verdict {
                     .get(&(*chain, *link))
                     .is_some_and(|it| it.kind != Kind::Fail && Some(it.invoked) < look.completed);
                 if !is_sent {
-                    note("never-written", vec![short(*chain, links)]);
+                    verdict.note("never-written", vec![short(*chain, links)]);
                 }
             }
             let newest = links.iter().max().copied().unwrap_or(0);
             if let Some(gap) = (0..newest).find(|link| !links.contains(link)) {
                 let told = writes.get(&(*chain, gap)).map(|it| it.told());
                 let evidence = [Some(short(*chain, links)), told];
-                note("gap", evidence.into_iter().flatten().collect());
+                verdict.note("gap", evidence.into_iter().flatten());
             }
         }
         if look.f != "read-all" {
@@ -70,7 +65,7 @@ pub fn check(operations: &[Operation]) -> Verdict {
         };
         let mut acknowledged = writes.iter().filter(|(_, it)| it.kind == Kind::Ok);
         if let Some((_, lost)) = acknowledged.find(|(place, _)| !has(place)) {
-            note("lost-write", vec![lost.told()]);
+            verdict.note("lost-write", vec![lost.told()]);
         }
     }
     verdict

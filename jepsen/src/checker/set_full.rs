@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::{Edn, Kind, Operation};
 
-use super::verdict::{Finding, Verdict};
+use super::verdict::Verdict;
 
 /// What may be seen and be gone later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +65,6 @@ pub fn check(operations: &[Operation], property: &str, vanishing: Vanishing) -> 
 }
 
 fn judge(set: &Set, vanishing: Vanishing, verdict: &mut Verdict) {
-    let mut note = |anomaly: &str, evidence: Vec<String>| {
-        if verdict.violations.iter().all(|it| it.anomaly != anomaly) {
-            verdict.violations.push(Finding::new(anomaly, evidence));
-        }
-    };
     // The read that saw an element first, as far as anybody can tell from its end.
     let mut first_seen: BTreeMap<i64, (&Operation, u64)> = BTreeMap::new();
     for (read, completed, elements) in &set.reads {
@@ -80,10 +75,10 @@ fn judge(set: &Set, vanishing: Vanishing, verdict: &mut Verdict) {
             }
             match set.adds.get(element) {
                 Some(add) if add.kind == Kind::Fail => {
-                    note("failed-add-read", vec![add.told(), read.told()]);
+                    verdict.note("failed-add-read", vec![add.told(), read.told()]);
                 }
                 Some(add) if add.invoked < *completed => {}
-                _ => note("never-added", vec![format!("{element}"), read.told()]),
+                _ => verdict.note("never-added", vec![format!("{element}"), read.told()]),
             }
         }
     }
@@ -92,7 +87,7 @@ fn judge(set: &Set, vanishing: Vanishing, verdict: &mut Verdict) {
         for (element, add) in missing {
             let acknowledged = add.completed.filter(|_| add.kind == Kind::Ok);
             if acknowledged.is_some_and(|at| at < read.invoked) {
-                note(
+                verdict.note(
                     "missing-after-acknowledged",
                     vec![add.told(), read.told(), format!("it lacks {element}")],
                 );
@@ -102,7 +97,7 @@ fn judge(set: &Set, vanishing: Vanishing, verdict: &mut Verdict) {
                 && *seen < read.invoked
                 && !may_vanish
             {
-                note(
+                verdict.note(
                     "vanished",
                     vec![add.told(), before.told(), read.told(), format!("{element}")],
                 );

@@ -55,6 +55,13 @@ impl Verdict {
         }
     }
 
+    /// A violation with its evidence; of each anomaly the first is enough.
+    pub fn note(&mut self, anomaly: &str, evidence: impl IntoIterator<Item = String>) {
+        if self.violations.iter().all(|it| it.anomaly != anomaly) {
+            self.violations.push(Finding::new(anomaly, evidence));
+        }
+    }
+
     /// Nothing is against it, and it was looked at in full.
     pub fn is_good(&self) -> bool {
         self.violations.is_empty() && self.unknown.is_empty()

@@ -149,9 +149,7 @@ impl Session {
             Err(_) => (Vec::new(), Observed::Lost),
         }
     }
-}
 
-impl Session {
     /// The cancel request has been taken before the answer counts, or it would meet the next statement.
     async fn answer(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, tokio_postgres::Error> {
         let asked = self.client.simple_query(sql);

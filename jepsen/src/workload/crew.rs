@@ -91,6 +91,27 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Statements that commit themselves, each sent once the one before was acknowledged; the first that was not ends
+    /// them. Their answers are what was asked.
+    pub async fn in_turn(
+        &mut self,
+        session: Session,
+        steps: Vec<(&'static str, Edn, String)>,
+    ) -> (Option<Session>, Kind) {
+        let mut at_hand = session;
+        for (f, value, sql) in steps {
+            let asked = (f, value.clone());
+            let ended = self.statement(at_hand, Stage::Commit, asked, &sql, |_| Some(value));
+            at_hand = match ended.await {
+                (Some(session), Kind::Ok) => session,
+                ended => return ended,
+            };
+        }
+        (Some(at_hand), Kind::Ok)
+    }
+}
+
 /// Clients at work.
 pub struct Crew {
     name: String,

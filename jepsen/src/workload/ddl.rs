@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use anyhow::Result;
 
 use super::crew::{Client, FinalRead, Work};
-use crate::client::{Session, Stage};
+use crate::client::Session;
 use crate::history::{Edn, Kind};
 
 /// Each table with its columns and indexes.
@@ -28,27 +28,17 @@ impl Work for Ddl {
     /// One table's life; every second one is dropped at its end.
     async fn one(&self, session: Session, client: &mut Client) -> (Option<Session>, Kind) {
         let table = self.0.fetch_add(1, Ordering::SeqCst);
+        let step = |f: &'static str, sql: String| (f, Edn::Integer(table), sql);
         let steps = [
-            ("create", format!("CREATE TABLE ddl_{table} (a int)")),
-            ("add", format!("ALTER TABLE ddl_{table} ADD b text")),
-            ("index", format!("CREATE INDEX ON ddl_{table} (a)")),
-            ("remove", format!("ALTER TABLE ddl_{table} DROP b")),
-            ("drop", format!("DROP TABLE ddl_{table}")),
+            step("create", format!("CREATE TABLE ddl_{table} (a int)")),
+            step("add", format!("ALTER TABLE ddl_{table} ADD b text")),
+            step("index", format!("CREATE INDEX ON ddl_{table} (a)")),
+            step("remove", format!("ALTER TABLE ddl_{table} DROP b")),
+            step("drop", format!("DROP TABLE ddl_{table}")),
         ];
-        let mut at_hand = session;
         let wanted = if table % 2 == 0 { 5 } else { 4 };
-        for (f, sql) in steps.into_iter().take(wanted) {
-            let asked = (f, Edn::Integer(table));
-            let answer = Some(Edn::Integer(table));
-            let done = client
-                .statement(at_hand, Stage::Commit, asked, &sql, |_| answer)
-                .await;
-            at_hand = match done {
-                (Some(session), Kind::Ok) => session,
-                ended => return ended,
-            };
-        }
-        (Some(at_hand), Kind::Ok)
+        let steps = steps.into_iter().take(wanted);
+        client.in_turn(session, steps.collect()).await
     }
 
     fn final_reads(&self) -> Vec<FinalRead> {

@@ -43,20 +43,11 @@ impl Work for Chains {
 
     async fn one(&self, session: Session, client: &mut Client) -> (Option<Session>, Kind) {
         let chain = self.begun.fetch_add(1, Ordering::SeqCst);
-        let mut at_hand = session;
-        for link in 0..LINKS {
+        let steps = (0..LINKS).map(|link| {
             let sql = format!("INSERT INTO sequential VALUES ({chain}, {link})");
-            let value = Edn::integers([chain, link]);
-            let asked = ("write", value.clone());
-            let written = client
-                .statement(at_hand, Stage::Commit, asked, &sql, |_| Some(value))
-                .await;
-            at_hand = match written {
-                (Some(session), Kind::Ok) => session,
-                ended => return ended,
-            };
-        }
-        (Some(at_hand), Kind::Ok)
+            ("write", Edn::integers([chain, link]), sql)
+        });
+        client.in_turn(session, steps.collect()).await
     }
 
     fn final_reads(&self) -> Vec<FinalRead> {
