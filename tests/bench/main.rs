@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Writers at once, direct; as many again go through HAProxy.
     #[arg(long, default_value_t = 8)]
     writers: u32,
+    /// The direct writers and nobody else: neither through HAProxy nor bound to a member.
+    #[arg(long)]
+    direct_only: bool,
     /// PostgreSQL major; none is the distribution's.
     #[arg(long)]
     major: Option<u32>,

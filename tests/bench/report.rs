@@ -14,7 +14,7 @@ use crate::measure::Measured;
 fn line(event: Event, measured: &Measured) -> String {
     let rounds = &measured.rounds;
     let direct = spread(rounds.iter().map(|round| round.direct).collect());
-    let proxied = spread(rounds.iter().map(|round| round.proxied).collect());
+    let proxied = spread(rounds.iter().filter_map(|round| round.proxied).collect());
     let rejoin = spread(rounds.iter().map(|round| round.rejoin).collect());
     let missing: usize = rounds.iter().map(|round| round.missing).sum();
     let overlap = rounds
@@ -57,8 +57,12 @@ fn heading(arguments: &Arguments) -> String {
         other => format!(", mode `{other}`"),
     };
     format!(
-        "## Failover, preset `{preset}`{mode}{}\n",
-        arguments.variant()
+        "## Failover, preset `{preset}`{mode}{}{}\n",
+        arguments.variant(),
+        match arguments.direct_only {
+            true => ", direct writers only",
+            false => "",
+        }
     )
 }
 
@@ -66,14 +70,20 @@ fn heading(arguments: &Arguments) -> String {
 pub fn table(arguments: &Arguments, all: &[(Event, Measured)], idle: Option<&str>) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}", heading(arguments));
+    let others = match arguments.direct_only {
+        true => ", and nobody else".to_owned(),
+        false => format!(
+            " and {} through HAProxy (configuration as shipped), with one more writer bound to each member that \
+             never gives a statement up",
+            arguments.writers
+        ),
+    };
     let _ = writeln!(
         text,
-        "Write outage in milliseconds, p50 / p99 / max, seen by {} writers connected directly and {} \
-         through HAProxy (configuration as shipped), with one more writer bound to each member that \
-         never gives a statement up. `missing`: acknowledged rows that the new primary lacks, over all \
-         rounds (mode `{}`). `overlap`: longest time two primaries both acknowledged. `streaming`: from \
-         the repair until all standbys stream again.\n",
-        arguments.writers, arguments.writers, arguments.mode
+        "Write outage in milliseconds, p50 / p99 / max, seen by {} writers connected directly{others}. \
+         `missing`: acknowledged rows that the new primary lacks, over all rounds (mode `{}`). `overlap`: longest time two primaries both acknowledged. `streaming`: \
+         from the repair until all standbys stream again.\n",
+        arguments.writers, arguments.mode
     );
     let machine = benchmarks::machine("all members, writers and HAProxy", arguments.major);
     let _ = writeln!(text, "Machine: {machine}.\n");

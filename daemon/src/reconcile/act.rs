@@ -46,7 +46,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// A clean stop, then immediate, then kill.
 const STOP_BUDGET: Duration = Duration::from_secs(60);
 /// So many looks in a row, a few milliseconds apart, without a client session: then none writes.
-const SILENT_LOOKS: u32 = 3;
+const SILENT_LOOKS: u32 = 2;
 /// How long a rewound server may take to reach consistency.
 const REWOUND_START_LIMIT: Duration = Duration::from_secs(3600);
 /// The source of a rewind has its first checkpoint by then.

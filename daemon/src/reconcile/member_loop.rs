@@ -48,6 +48,8 @@ const TELL_AGAIN: Duration = Duration::from_millis(40);
 const TRY_ROOM: Duration = Duration::from_secs(5);
 /// The same where the data volume shows no more room: another volume may.
 const TRY_NO_ROOM: Duration = Duration::from_secs(60);
+/// What was seen just before a promise counts for so long. Judgement: a few looks on a busy machine.
+const STILL_SO: Duration = Duration::from_millis(50);
 /// The word of a restart that was asked for.
 const RESTARTING: &str = "restart";
 /// After a failed action, so that a lasting fault does not spin.
@@ -151,6 +153,9 @@ struct Memory {
     spent_donor: Option<MemberName>,
     /// What was seen of the standbys, while PostgreSQL is a primary here.
     standbys: Option<StandbyWatch>,
+    /// What was seen when a promise was decided, and when: the promise changes nothing of it, and the cluster has no
+    /// primary while the next look is awaited.
+    before_promise: Option<(Instant, Observation)>,
 }
 
 /// The one action under way.
@@ -212,16 +217,9 @@ impl MemberLoop {
         running: &mut Option<Running>,
         ended: &mpsc::Sender<Ended>,
     ) -> Duration {
-        let looked = match &self.actor {
-            Some(actor) => observe(&actor.postgres, &actor.guard).await,
-            None => Observation {
-                postgres: PostgresStatus::Empty,
-                set: ProcessSet {
-                    is_empty: true,
-                    ..ProcessSet::default()
-                },
-                answered_at: None,
-            },
+        let (looked_at, looked) = match memory.before_promise.take() {
+            Some((at, looked)) if at.elapsed() < STILL_SO => (at, looked),
+            _ => (Instant::now(), self.look().await),
         };
         let applied = self.store.state();
         let times = applied.state.settings.times();
@@ -286,7 +284,24 @@ impl MemberLoop {
         }
         self.tell_callbacks(&view);
         self.publish(memory, &looked, &durable, &verdict, busy, &applied, times);
+        if matches!(verdict.action, Action::Promise { .. }) {
+            memory.before_promise = Some((looked_at, looked.clone()));
+        }
         self.start(memory, running, ended, verdict, &applied.state, times)
+    }
+
+    async fn look(&self) -> Observation {
+        match &self.actor {
+            Some(actor) => observe(&actor.postgres, &actor.guard).await,
+            None => Observation {
+                postgres: PostgresStatus::Empty,
+                set: ProcessSet {
+                    is_empty: true,
+                    ..ProcessSet::default()
+                },
+                answered_at: None,
+            },
+        }
     }
 
     /// Told before anything is decided upon it, and never waited for.

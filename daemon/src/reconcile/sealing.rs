@@ -36,11 +36,6 @@ impl Actor {
         if let PostgresStatus::Standby(_) = looked.postgres {
             return self.read_held_end(target, incarnation).await;
         }
-        let control = self
-            .postgres
-            .control_data()
-            .await
-            .map_err(doing("read the control file"))?;
         let promoted = context
             .state
             .ledger
@@ -56,25 +51,16 @@ impl Actor {
             }
             None => None,
         };
-        let timeline = own.map_or(control.checkpoint_timeline, |(timeline, _)| timeline);
-        let checkpoint = control.redo.max(own.map_or(Lsn::ZERO, |(_, fork)| fork));
-        let mut end = None;
-        if let Some((seen, flushed)) = context.last_flush
-            && seen == timeline
-        {
-            end = self
-                .postgres
-                .end_of_wal_on_disk(flushed, timeline)
-                .await
-                .ok();
-        }
-        let end = match end {
-            Some(end) => end,
-            None => self
-                .postgres
-                .end_of_wal_on_disk(checkpoint, timeline)
-                .await
-                .map_err(doing("read the end of WAL"))?,
+        // A primary that was just stopped knows where it was: nothing else need be read, and others wait for it.
+        let last = context.last_flush;
+        let known = last.filter(|(seen, _)| own.is_some_and(|(timeline, _)| timeline == *seen));
+        let end = match known {
+            Some((timeline, flushed)) => self.end_from(flushed, timeline).await.ok(),
+            None => None,
+        };
+        let (timeline, end) = match known.zip(end) {
+            Some(((timeline, _), end)) => (timeline, end),
+            None => self.end_from_checkpoint(own, context).await?,
         };
         let member = self.me.clone();
         Ok(Done::Sealed(SealReport {
@@ -85,6 +71,33 @@ impl Actor {
             end,
             is_running: false,
         }))
+    }
+
+    async fn end_from(&self, from: Lsn, timeline: TimelineId) -> Result<Lsn, Error> {
+        let read = self.postgres.end_of_wal_on_disk(from, timeline).await;
+        read.map_err(doing("read the end of WAL"))
+    }
+
+    /// From what the control file says, or from where its own reign began, whichever is later.
+    async fn end_from_checkpoint(
+        &self,
+        own: Option<(TimelineId, Lsn)>,
+        context: &Context,
+    ) -> Result<(TimelineId, Lsn), Error> {
+        let control = self
+            .postgres
+            .control_data()
+            .await
+            .map_err(doing("read the control file"))?;
+        let timeline = own.map_or(control.checkpoint_timeline, |(timeline, _)| timeline);
+        let checkpoint = control.redo.max(own.map_or(Lsn::ZERO, |(_, fork)| fork));
+        if let Some((seen, flushed)) = context.last_flush
+            && seen == timeline
+            && let Ok(end) = self.end_from(flushed, timeline).await
+        {
+            return Ok((timeline, end));
+        }
+        Ok((timeline, self.end_from(checkpoint, timeline).await?))
     }
 
     /// A standby that is held back tells the end of what it has, as if it had replayed it.
