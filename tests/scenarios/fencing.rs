@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cluster_tests::host::Host;
-use cluster_tests::{Cluster, PATIENCE, Wanted};
+use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 
 use crate::drill::{Drill, LEASE, LONGEST_OUTAGE};
 
@@ -84,6 +84,62 @@ fn host_frozen_for_three_leases_and_thawed() -> Result<()> {
         },
         |cluster, old| cluster.members[old].host.thaw(),
     )
+}
+
+/// Its timeouts are all over when it goes on; the leader's heartbeats wait for it unread.
+#[test]
+fn a_member_that_was_stopped_for_a_while_calls_no_election_when_it_goes_on() -> Result<()> {
+    let cluster = Wanted::new("thawed-follower").start()?;
+    let drill = Drill::begin(&cluster)?;
+    let terms = |cluster: &Cluster| -> Result<Vec<String>> {
+        let of = |place| -> Result<String> {
+            let text = cluster.get(place, "/metrics")?.body;
+            let found = text.lines().find(|it| it.starts_with("clusterd_raft_term"));
+            let value = found.and_then(|it| it.rsplit(' ').next());
+            Ok(value.context("no term")?.to_owned())
+        };
+        (0..3).map(of).collect()
+    };
+    let leader = |cluster: &Cluster| -> Result<String> {
+        let status = cluster.ctl(&["status", "-o", "json"])?;
+        let status: serde_json::Value = serde_json::from_str(&status)?;
+        let leader = status["raft_leader"].as_str();
+        Ok(leader.context("no leader")?.to_owned())
+    };
+    // Leadership leaves the primary first, if it began there.
+    let primary = cluster.members[drill.primary].name.clone();
+    wait_until(
+        "a leader beside the primary, known to all",
+        PATIENCE,
+        || {
+            let known = leader(&cluster).map_err(|error| format!("{error:#}"))?;
+            let terms = terms(&cluster).map_err(|error| format!("{error:#}"))?;
+            match known != primary && terms.iter().all(|it| *it == terms[0]) {
+                true => Ok(()),
+                false => Err(format!("{known} leads, {primary} is primary, {terms:?}")),
+            }
+        },
+    )?;
+    let (led_by, before) = (leader(&cluster)?, terms(&cluster)?);
+    let third = cluster
+        .members
+        .iter()
+        .position(|it| it.name != primary && it.name != led_by);
+    let third = third.context("a third member")?;
+    for _ in 0..8 {
+        cluster.members[third].stop_daemon()?;
+        std::thread::sleep(LEASE / 2);
+        cluster.members[third].continue_daemon()?;
+        cluster.wait_healthy(PATIENCE)?;
+        ensure!(
+            terms(&cluster)? == before,
+            "{before:?} {:?}",
+            terms(&cluster)?
+        );
+    }
+    ensure!(leader(&cluster)? == led_by, "{led_by} was deposed");
+    drill.end(&cluster)?;
+    cluster.finish()
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct Arguments {
     /// Length of a run.
     #[arg(long, default_value_t = 30)]
     seconds: u64,
+    /// Slices of the two runs of a pair that take turns, so that what else the machine does hits both.
+    #[arg(long, default_value_t = 6)]
+    slices: u64,
     /// Length of the run before the first pair, on each side, which counts for nothing.
     #[arg(long, default_value_t = 10)]
     warm: u64,
@@ -58,8 +61,8 @@ pub struct Arguments {
     /// pgbench's scale.
     #[arg(long, default_value_t = 20)]
     scale: u32,
-    /// Only one side is up at a time: each is started before its run, and warmed. Slower, and the
-    /// other side costs nothing meanwhile.
+    /// Only one side is up at a time: each is started before its run, and warmed. Slower, without
+    /// slices, and the other side costs nothing meanwhile.
     #[arg(long)]
     alone: bool,
     /// Standbys that confirm, of two.
@@ -84,6 +87,19 @@ impl Arguments {
         wanted
     }
 
+    /// How many slices a run has.
+    fn slices(&self) -> u64 {
+        match self.alone {
+            true => 1,
+            false => self.slices,
+        }
+    }
+
+    /// Length of a slice, seconds.
+    fn slice(&self) -> u64 {
+        self.seconds / self.slices()
+    }
+
     /// How many confirm in a mode.
     fn confirmations(&self, mode: Mode) -> u32 {
         match mode {
@@ -98,6 +114,12 @@ fn main() -> Result<()> {
     ensure!(
         arguments.pairs > 0 && arguments.seconds > 0,
         "at least one pair of a second"
+    );
+    ensure!(
+        arguments.slices > 0 && arguments.seconds.is_multiple_of(arguments.slices),
+        "--seconds {} cannot be cut into {} slices of whole seconds",
+        arguments.seconds,
+        arguments.slices
     );
     ensure!((1..=2).contains(&arguments.k), "there are two standbys");
     let modes = match arguments.mode.is_empty() {

@@ -11,7 +11,7 @@ use cluster_tests::{Cluster, PATIENCE, benchmarks};
 use crate::plain::Plain;
 use crate::{Arguments, Mode};
 
-/// What pgbench said of one run.
+/// What pgbench said of one run, or of its slices together.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Transactions a second, without the time to connect.
@@ -20,7 +20,19 @@ pub struct Run {
     pub latency_ms: f64,
 }
 
-/// Two runs next to each other.
+impl Run {
+    /// Slices of one length as one run: the latency is that of all transactions.
+    fn of(slices: &[Run]) -> Run {
+        let total: f64 = slices.iter().map(|it| it.tps).sum();
+        let waited: f64 = slices.iter().map(|it| it.tps * it.latency_ms).sum();
+        Run {
+            tps: total / slices.len() as f64,
+            latency_ms: waited / total,
+        }
+    }
+}
+
+/// Two runs that took turns.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// On plain PostgreSQL.
@@ -121,16 +133,26 @@ fn wait_ready(mode: Mode, arguments: &Arguments, ours: &Cluster) -> Result<usize
 impl Sides<'_> {
     fn pair(&mut self, ours_first: bool) -> Result<Pair> {
         let load = benchmarks::load().first().cloned().unwrap_or_default();
-        let (plain, ours) = match ours_first {
-            true => {
-                let ours = self.on_ours()?;
-                (self.on_plain()?, ours)
+        let (mut plain, mut ours) = (Vec::new(), Vec::new());
+        if !self.arguments.alone {
+            let primary = wait_ready(self.mode, self.arguments, &self.ours)?;
+            checkpoint(&self.ours, primary)?;
+            checkpoint(&self.plain.hosts, 0)?;
+        }
+        for slice in 0..self.arguments.slices() {
+            // Who was second in one is first in the next: a drift hits both alike.
+            let ours_now = ours_first == (slice % 2 == 0);
+            if ours_now {
+                ours.push(self.on_ours()?);
             }
-            false => (self.on_plain()?, self.on_ours()?),
-        };
+            plain.push(self.on_plain()?);
+            if !ours_now {
+                ours.push(self.on_ours()?);
+            }
+        }
         Ok(Pair {
-            plain,
-            ours,
+            plain: Run::of(&plain),
+            ours: Run::of(&ours),
             ours_first,
             load,
         })
@@ -141,9 +163,10 @@ impl Sides<'_> {
             self.plain
                 .start_again(self.arguments.confirmations(self.mode))?;
             measure(&self.plain.hosts, 0, self.arguments, self.arguments.warm)?;
+            checkpoint(&self.plain.hosts, 0)?;
         }
         let (from, before) = (clock(), busy(&self.ours)?);
-        let run = measure(&self.plain.hosts, 0, self.arguments, self.arguments.seconds)?;
+        let run = measure(&self.plain.hosts, 0, self.arguments, self.arguments.slice())?;
         self.idle.0 += busy(&self.ours)?.saturating_sub(before);
         self.idle.1 += clock() - from;
         if self.arguments.alone {
@@ -160,8 +183,9 @@ impl Sides<'_> {
         let rule = self.ours.rule_on(primary)?.text;
         if self.arguments.alone {
             measure(&self.ours, primary, self.arguments, self.arguments.warm)?;
+            checkpoint(&self.ours, primary)?;
         }
-        let run = measure(&self.ours, primary, self.arguments, self.arguments.seconds)?;
+        let run = measure(&self.ours, primary, self.arguments, self.arguments.slice())?;
         // Another rule or another primary would be another benchmark.
         let now = self.ours.rule_on(primary)?.text;
         ensure!(
@@ -181,9 +205,12 @@ impl Sides<'_> {
     }
 }
 
+/// So that no run pays for the checkpoint of the one before.
+fn checkpoint(side: &Cluster, place: usize) -> Result<()> {
+    side.sql(place, "CHECKPOINT").map(|_| ())
+}
+
 fn measure(side: &Cluster, place: usize, arguments: &Arguments, seconds: u64) -> Result<Run> {
-    // So that no run pays for the checkpoint of the one before.
-    side.sql(place, "CHECKPOINT")?;
     let words = [
         "-c".to_owned(),
         arguments.clients.to_string(),
@@ -245,5 +272,12 @@ mod tests {
         assert!((run.tps - 815.4).abs() < 1e-9 && (run.latency_ms - 9.811).abs() < 1e-9);
         assert!(parse(&said.replace("transactions: 0", "transactions: 3")).is_err());
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn slices_are_one_run() {
+        let slice = |tps, latency_ms| Run { tps, latency_ms };
+        let run = Run::of(&[slice(1000.0, 8.0), slice(3000.0, 2.0)]);
+        assert!((run.tps - 2000.0).abs() < 1e-9 && (run.latency_ms - 3.5).abs() < 1e-9);
     }
 }

@@ -26,8 +26,8 @@ pub fn text(arguments: &Arguments, campaigns: &[Campaign]) -> String {
         "`pgbench -c {} -j {} -T {}` at scale {}, against our primary and against plain PostgreSQL: the same \
          version, the same parameters as read from our running primary, the same `initdb` options, two \
          standbys made with `pg_basebackup`, each with a slot, nobody to manage them, and in mode `sync` \
-         the same `ANY k` of both. Runs in pairs, the order changing from pair to pair, a checkpoint \
-         before each, after {} s of warming; {}. The ratio is ours to \
+         the same `ANY k` of both. Runs in pairs, in {} slices that take turns, the order changing from slice \
+         to slice and from pair to pair, a checkpoint before each pair, after {} s of warming; {}. The ratio is ours to \
          plain, within a pair; its median with the interval that holds it with 95 % confidence (order \
          statistics). Not the same on both sides: places and names; slots of the standbys on each other; \
          the marks and probes our daemon writes; whatever clusterd and its guard cost.\n",
@@ -35,6 +35,7 @@ pub fn text(arguments: &Arguments, campaigns: &[Campaign]) -> String {
         arguments.threads,
         arguments.seconds,
         arguments.scale,
+        arguments.slices(),
         arguments.warm,
         up
     );

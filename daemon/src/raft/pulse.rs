@@ -116,10 +116,10 @@ impl Pulse {
                 }
                 || before.quorum_ack_age.is_some() != age.is_some()
         });
+        if leading.is_some() {
+            self.reach.settle(&self.shared, now);
+        }
         if leading.is_some() || self.elect_from.is_some() {
-            if leading.is_some() {
-                self.reach.settle(&self.shared);
-            }
             return TICK;
         }
         self.mind_reach(now).await
@@ -128,17 +128,17 @@ impl Pulse {
     /// A member that hears no leader may call an election only while others answer it.
     async fn mind_reach(&mut self, now: Instant) -> Duration {
         let heard = self.shared.heard_leader.borrow().unwrap_or(self.started);
-        let silent_for = now.saturating_duration_since(heard);
-        self.reach.turn(&self.shared, silent_for, now).await;
+        let turn = self.reach.turn(&self.shared, heard, IDLE_TICK, now);
+        let silent_for = turn.await;
         let until_silent = self.shared.times.election_max.saturating_sub(silent_for);
         until_silent.clamp(TICK, IDLE_TICK)
     }
 
+    /// From here on it is a matter of whom it reaches.
     fn allow_elections(&mut self, now: Instant) {
         let Some(from) = self.elect_from else { return };
         let has_heard = self.shared.heard_leader.borrow().is_some();
         if has_heard || now >= from {
-            self.shared.raft.runtime_config().elect(true);
             self.elect_from = None;
         }
     }

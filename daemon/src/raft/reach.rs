@@ -1,10 +1,13 @@
 //! Whether this member may call an election: only while a quorum of the voters answers it.
 //!
 //! The library has no pre-vote: a member that is cut off would call one election after the other, each
-//! under a higher term, and depose a healthy leader when it is back. So a member that hears no leader
-//! asks the voters first, before its own election timeout is over, and calls nobody as long as fewer
-//! than a quorum answer. The question is a vote request of term 0: everybody refuses it, and it changes
-//! nothing there.
+//! under a higher term, and depose a healthy leader when it is back. So elections are off while a leader
+//! is heard. A member that hears none asks the voters before its own election timeout is over, and calls
+//! nobody as long as fewer than a quorum answer. The question is a vote request of term 0: everybody
+//! refuses it, and it changes nothing there.
+//!
+//! A process that was stopped finds every timeout over when it goes on, and would call an election before
+//! it has read what the leader sent meanwhile: it listens for one election timeout first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +25,21 @@ use super::types::PeerNode;
 pub(super) struct Reach {
     round: Option<Round>,
     next_round: Option<Instant>,
-    is_cut_off: bool,
+    elections: Option<Elections>,
+    last_turn: Option<Instant>,
+    /// When it went on after it had been stopped.
+    resumed: Option<Instant>,
+}
+
+/// Whether elections are on, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Elections {
+    /// Off: a leader is heard, was heard just now, or is this member.
+    Needless,
+    /// On: a quorum answered since the leader was heard last.
+    Allowed,
+    /// Off: fewer than a quorum answer.
+    CutOff,
 }
 
 /// One question to all voters.
@@ -32,24 +49,40 @@ struct Round {
 }
 
 impl Reach {
-    /// One turn of a member that does not lead and may vote; `silent_for` since it last heard a leader.
-    pub async fn turn(&mut self, shared: &Shared, silent_for: Duration, now: Instant) {
+    /// One turn of a member that does not lead and may vote; `heard` is when it last heard a leader,
+    /// `pace` the longest time between two turns. For how long it has been without a leader.
+    pub async fn turn(
+        &mut self,
+        shared: &Arc<Shared>,
+        heard: Instant,
+        pace: Duration,
+        now: Instant,
+    ) -> Duration {
         let times = shared.times;
+        let since_turn = self
+            .last_turn
+            .replace(now)
+            .map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        if since_turn > pace + times.election_max {
+            self.resumed = Some(now);
+        }
+        let silent_since = self.resumed.map_or(heard, |resumed| resumed.max(heard));
+        let silent_for = now.saturating_duration_since(silent_since);
         if silent_for < times.election_max {
-            self.settle(shared);
-            return;
+            self.settle(shared, now);
+            return silent_for;
         }
         match self.round.take() {
             Some(round) if round.task.is_finished() => {
                 // A round that was given up has reached nobody.
                 let reached = round.task.await.unwrap_or(false);
-                self.allow(shared, reached);
+                self.set(shared, Elections::answered(reached));
                 self.next_round = Some(now + times.election_min);
             }
             Some(round) => {
                 // Not known is no: an election may come at any moment now.
                 if now.saturating_duration_since(round.begun) >= times.election_min / 2 {
-                    self.allow(shared, false);
+                    self.set(shared, Elections::CutOff);
                 }
                 self.round = Some(round);
             }
@@ -58,35 +91,47 @@ impl Reach {
             }
             None => {}
         }
+        silent_for
     }
 
     /// A leader is heard, or this member leads: whatever was asked does not matter.
-    pub fn settle(&mut self, shared: &Shared) {
+    pub fn settle(&mut self, shared: &Shared, now: Instant) {
         if let Some(round) = self.round.take() {
             round.task.abort();
         }
         self.next_round = None;
-        self.allow(shared, true);
+        self.last_turn = Some(now);
+        self.set(shared, Elections::Needless);
     }
 
-    fn allow(&mut self, shared: &Shared, reached: bool) {
-        if self.is_cut_off != reached {
+    fn set(&mut self, shared: &Shared, wanted: Elections) {
+        let before = self.elections.replace(wanted);
+        if before == Some(wanted) {
             return;
         }
-        self.is_cut_off = !reached;
-        if reached {
-            tracing::info!("voters answer again: elections may be called");
-        } else {
+        if wanted == Elections::CutOff {
             tracing::warn!(
                 reason = "no-quorum",
                 "fewer voters answer than a quorum: no election is called"
             );
+        } else if before == Some(Elections::CutOff) {
+            tracing::info!("voters answer again: elections may be called");
         }
-        shared.raft.runtime_config().elect(reached);
+        let is_on = wanted == Elections::Allowed;
+        shared.raft.runtime_config().elect(is_on);
     }
 }
 
-fn begin(shared: &Shared, now: Instant) -> Round {
+impl Elections {
+    fn answered(reached: bool) -> Elections {
+        match reached {
+            true => Elections::Allowed,
+            false => Elections::CutOff,
+        }
+    }
+}
+
+fn begin(shared: &Arc<Shared>, now: Instant) -> Round {
     let metrics = shared.raft.metrics().borrow().clone();
     let membership = metrics.membership_config.membership();
     let configurations = membership.get_joint_config().clone();
@@ -95,10 +140,16 @@ fn begin(shared: &Shared, now: Instant) -> Round {
         .flatten()
         .filter_map(|voter| Some((*voter, membership.get_node(voter)?.clone())))
         .collect();
-    let (links, limit) = (Arc::clone(&shared.links), shared.times.election_max);
+    let (shared, limit) = (Arc::clone(shared), shared.times.election_max);
     Round {
         begun: now,
-        task: tokio::spawn(ask(links, voters, configurations, limit)),
+        task: tokio::spawn(async move {
+            let links = Arc::clone(&shared.links);
+            let reached = ask(links, voters, configurations, limit).await;
+            // The answer need not wait for the next turn.
+            shared.wake.notify_one();
+            reached
+        }),
     }
 }
 

@@ -786,6 +786,10 @@ impl Actor {
         let drained = async {
             self.wait_until_silent().await?;
             passed("silent");
+            // A session that was ended leaves the record of its abort behind, flushed by nobody. It would come to
+            // the disk after the target was asked, and the old primary would have more than anybody.
+            let flushed = self.postgres.nudge().await;
+            flushed.map_err(doing("flush what ended sessions left"))?;
             let at = self.wait_until_flushed(to).await;
             passed("flushed");
             at
