@@ -10,6 +10,7 @@ use cluster_core::model::{ClusterState, MemberReport, PostgresStatus};
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::api::health::Health;
+use crate::api::status;
 use crate::api::topology::{self, Role};
 use crate::board::{Board, LeaseView};
 use crate::callbacks::Told;
@@ -362,6 +363,11 @@ fn own(sheet: &mut Sheet, board: &Board, lease: &dyn LeaseView) {
         "Lease left on this member.",
         left,
     );
+    sheet.gauge(
+        "clusterd_fence_in_seconds",
+        "Until this primary fences itself, if no renewal comes; 0 where no lease is held.",
+        (left - board.times.stop_soft.as_secs_f64()).max(0.0),
+    );
     if let Some(after) = lease.first_renewal() {
         sheet.gauge(
             "clusterd_first_renewal_seconds",
@@ -472,6 +478,23 @@ fn durability(sheet: &mut Sheet, board: &Board, now: Moment) {
          -1 if not even the primary alone.",
         survivable(found.survivable.with_primary),
     );
+    let blocked = board.look(now, decide::blocked);
+    let missing: Vec<_> = blocked
+        .iter()
+        .flat_map(|blocked| &blocked.missing)
+        .map(|(member, _)| (vec![member.as_str()], 1.0))
+        .collect();
+    sheet.flag(
+        "clusterd_promotion_blocked",
+        "1 while nobody is promoted because an acknowledged write may be on missing members only.",
+        blocked.is_some(),
+    );
+    sheet.gauges(
+        "clusterd_missing_member",
+        "1 for a member whose word a promotion waits for.",
+        &["member"],
+        &missing,
+    );
     sheet.gauge(
         "clusterd_live_rules",
         "Rules under which an acknowledgement may exist.",
@@ -490,7 +513,7 @@ fn durability(sheet: &mut Sheet, board: &Board, now: Moment) {
     );
     sheet.gauge(
         "clusterd_sync_commit_overrides",
-        "Roles and databases on this member whose commits do not wait as the mode promises.",
+        "Files, roles, databases, functions and sessions here whose commits do not wait as the mode promises.",
         number(health.commit_overrides.len() as u64),
     );
     sheet.counter(
@@ -676,6 +699,23 @@ fn members(sheet: &mut Sheet, board: &Board, now: Moment) {
         "Bytes a member's replayed WAL is behind the primary.",
         by_member,
         &rows(&|facts| facts.replay_lag()),
+    );
+    let seconds = |value: &dyn Fn(&topology::Facts<'_>) -> Option<u64>| -> Vec<_> {
+        databases()
+            .filter_map(|facts| Some((vec![facts.name.as_str()], number(value(facts)?) / 1000.0)))
+            .collect()
+    };
+    sheet.gauges(
+        "clusterd_receive_lag_seconds",
+        "For how long something the primary has flushed has been missing on a standby that is connected.",
+        by_member,
+        &seconds(&|facts| status::receive_delay(board, facts.name)),
+    );
+    sheet.gauges(
+        "clusterd_replay_lag_seconds",
+        "How old the newest transaction is that a standby has not replayed, as the standby says.",
+        by_member,
+        &seconds(&|facts| status::replay_delay(facts)),
     );
     let ages: Vec<_> = all
         .iter()

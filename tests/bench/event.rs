@@ -1,4 +1,4 @@
-//! What is done to the primary, and how it is undone.
+//! What is done to the primary or to a standby, and how it is undone.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use cluster_tests::{Cluster, PATIENCE};
 
-/// One way to lose a primary.
+/// One way to lose a primary, or a standby that every commit waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Event {
     /// Every process of the primary's host killed at once.
@@ -27,12 +27,41 @@ pub enum Event {
     PostgresKilled,
     /// A planned switchover.
     Switchover,
+    /// The postmaster of a standby killed; both standbys confirm every commit.
+    StandbyPostgresKilled,
+    /// Every process of such a standby's host killed at once.
+    StandbyHostLost,
+    /// Such a standby cut off from everybody.
+    StandbyCutOff,
+    /// Every process of such a standby's PostgreSQL stopped: its connections stay open.
+    StandbyFrozen,
 }
 
 impl Event {
-    /// All of them, in the order of the table.
-    pub fn all() -> &'static [Event] {
-        Event::value_variants()
+    /// All that a durability mode has, in the order of the table: in `async` nobody waits for a standby.
+    pub fn all(mode: &str) -> Vec<Event> {
+        let all = Event::value_variants().iter().copied();
+        all.filter(|event| mode != "async" || !event.is_of_standby())
+            .collect()
+    }
+
+    /// Whether it hits a standby; the rule asks for both of two then.
+    pub fn is_of_standby(self) -> bool {
+        matches!(
+            self,
+            Event::StandbyPostgresKilled
+                | Event::StandbyHostLost
+                | Event::StandbyCutOff
+                | Event::StandbyFrozen
+        )
+    }
+
+    /// Who is hit.
+    pub fn victim(self, cluster: &Cluster, primary: usize) -> usize {
+        match self.is_of_standby() {
+            true => (primary + 1) % cluster.members.len(),
+            false => primary,
+        }
     }
 
     /// As the table names it.
@@ -47,16 +76,20 @@ impl Event {
             Event::BothKilled => "guard and clusterd killed",
             Event::PostgresKilled => "postmaster killed",
             Event::Switchover => "planned switchover",
+            Event::StandbyPostgresKilled => "a standby's postmaster killed, `k = 2` of 2",
+            Event::StandbyHostLost => "a standby's host lost, `k = 2` of 2",
+            Event::StandbyCutOff => "a standby cut off, `k = 2` of 2",
+            Event::StandbyFrozen => "a standby's PostgreSQL stopped, `k = 2` of 2",
         }
     }
 
     /// Does it.
-    pub fn strike(self, cluster: &mut Cluster, primary: usize) -> Result<()> {
-        let member = &mut cluster.members[primary];
+    pub fn strike(self, cluster: &mut Cluster, victim: usize) -> Result<()> {
+        let member = &mut cluster.members[victim];
         match self {
-            Event::HostLost => member.kill_host(),
+            Event::HostLost | Event::StandbyHostLost => member.kill_host(),
             Event::HostFrozen => member.host.freeze(),
-            Event::CutOff => cluster.isolate(primary),
+            Event::CutOff | Event::StandbyCutOff => cluster.isolate(victim),
             Event::DaemonKilled => {
                 member.kill_daemon()?;
                 member.start()
@@ -71,7 +104,8 @@ impl Event {
                 member.kill_daemon()?;
                 member.start()
             }
-            Event::PostgresKilled => member.kill_postmaster(),
+            Event::PostgresKilled | Event::StandbyPostgresKilled => member.kill_postmaster(),
+            Event::StandbyFrozen => member.stop_postgres(),
             Event::Switchover => cluster.ctl(&["switchover", "--yes"]).map(drop),
         }
     }
@@ -80,14 +114,16 @@ impl Event {
     pub fn repair(self, cluster: &mut Cluster, struck: usize) -> Result<()> {
         let member = &mut cluster.members[struck];
         match self {
-            Event::HostLost => member.start()?,
+            Event::HostLost | Event::StandbyHostLost => member.start()?,
             Event::HostFrozen => member.host.thaw()?,
-            Event::CutOff => member.heal()?,
+            Event::CutOff | Event::StandbyCutOff => member.heal()?,
             Event::DaemonFrozen => member.continue_daemon()?,
+            Event::StandbyFrozen => member.continue_postgres(),
             Event::DaemonKilled
             | Event::GuardKilled
             | Event::BothKilled
             | Event::PostgresKilled
+            | Event::StandbyPostgresKilled
             | Event::Switchover => {}
         }
         cluster
@@ -99,12 +135,18 @@ impl Event {
     /// How long it lasts before it is undone; counted from the blow.
     pub fn lasts(self, lease: Duration) -> Duration {
         match self {
-            Event::HostFrozen | Event::DaemonFrozen | Event::CutOff => 3 * lease,
+            Event::HostFrozen
+            | Event::DaemonFrozen
+            | Event::CutOff
+            | Event::StandbyHostLost
+            | Event::StandbyCutOff
+            | Event::StandbyFrozen => 3 * lease,
             Event::HostLost
             | Event::DaemonKilled
             | Event::GuardKilled
             | Event::BothKilled
             | Event::PostgresKilled
+            | Event::StandbyPostgresKilled
             | Event::Switchover => Duration::from_secs(1),
         }
     }

@@ -76,10 +76,12 @@ impl Arguments {
     }
 
     /// Waits until a blow hits a whole cluster; the primary. Outside `async` one standby at least
-    /// confirms commits.
-    fn wait_whole(&self, cluster: &Cluster) -> Result<usize> {
+    /// confirms commits; where a standby is hit, both do.
+    fn wait_whole(&self, event: Event, cluster: &Cluster) -> Result<usize> {
         match self.mode.as_str() {
             "async" => cluster.wait_healthy(PATIENCE),
+            // One that was away is let in after half a minute at most.
+            _ if event.is_of_standby() => cluster.wait_settled(2, 2, 2 * PATIENCE),
             _ => cluster.wait_confirmed(1, 1, PATIENCE),
         }
     }
@@ -112,7 +114,7 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let events = match arguments.event.is_empty() {
-        true => Event::all().to_vec(),
+        true => Event::all(&arguments.mode),
         false => arguments.event.clone(),
     };
     let mut all = Vec::new();

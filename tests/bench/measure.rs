@@ -54,7 +54,11 @@ fn lease_of(preset: &str) -> Duration {
 
 /// All rounds of an event; those before a failure still count.
 pub fn measure(event: Event, arguments: &Arguments) -> Result<Measured> {
-    let mut cluster = arguments.wanted("bench").make()?;
+    let mut wanted = arguments.wanted("bench");
+    if event.is_of_standby() {
+        wanted = wanted.setting("k = 2");
+    }
+    let mut cluster = wanted.make()?;
     let from = clock();
     cluster.start_all()?;
     cluster
@@ -88,7 +92,8 @@ pub fn measure(event: Event, arguments: &Arguments) -> Result<Measured> {
 }
 
 fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Result<Round> {
-    let primary = arguments.wait_whole(cluster)?;
+    let primary = arguments.wait_whole(event, cluster)?;
+    let victim = event.victim(cluster, primary);
     cluster.sql(primary, "DROP TABLE IF EXISTS written")?;
     let direct = cluster.start_writers(arguments.writers)?;
     let mut options = cluster.writer_options(arguments.writers);
@@ -116,7 +121,7 @@ fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Resu
         }
     })?;
     let from = clock();
-    event.strike(cluster, primary)?;
+    event.strike(cluster, victim)?;
     let over = from + event.lasts(lease_of(&arguments.preset));
     wait_until(
         "rows of both kinds of writers after the blow",
@@ -137,7 +142,7 @@ fn one_round(event: Event, arguments: &Arguments, cluster: &mut Cluster) -> Resu
         },
     )?;
     let repaired = clock();
-    event.repair(cluster, primary)?;
+    event.repair(cluster, victim)?;
     let to = clock();
     let (direct, proxied) = (direct.stop(), proxied.stop());
     let mut all = History::default();

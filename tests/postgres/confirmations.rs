@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use cluster_core::model::RuleId;
 use cluster_core::model::postgres::Sender;
-use clusterd::postgres::{ConfigInputs, Error};
+use clusterd::postgres::{CommitOverrides, ConfigInputs, Error};
 use tokio::time::{Instant, sleep};
 
 use crate::place::{LIMIT, Server, on_every_major};
@@ -117,7 +117,7 @@ fn roles_and_databases_that_do_not_wait_are_named() {
     on_every_major(|bin| async move {
         let a = Server::new(&bin, "a").await?;
         a.bootstrap().await?;
-        assert!(a.postgres.commit_overrides().await?.is_empty());
+        assert_eq!(a.postgres.commit_overrides().await?, none());
         a.run("CREATE ROLE quick").await?;
         a.run("ALTER ROLE quick SET synchronous_commit = off")
             .await?;
@@ -125,13 +125,69 @@ fn roles_and_databases_that_do_not_wait_are_named() {
             .await?;
         a.run("ALTER ROLE quick IN DATABASE postgres SET synchronous_commit = remote_apply")
             .await?;
+        a.run(
+            "CREATE FUNCTION hasty() RETURNS void LANGUAGE sql AS '' SET synchronous_commit = off",
+        )
+        .await?;
+        a.run(
+            "CREATE FUNCTION patient() RETURNS void LANGUAGE sql AS '' SET synchronous_commit = on",
+        )
+        .await?;
         let found = a.postgres.commit_overrides().await?;
         assert_eq!(
-            found,
+            found.lasting,
             [
                 "everybody in postgres: synchronous_commit=local",
+                "function public.hasty() in postgres: synchronous_commit=off",
                 "role quick: synchronous_commit=off"
             ]
+        );
+        assert!(found.momentary.is_empty(), "{found:?}");
+        Ok(())
+    });
+}
+
+fn none() -> CommitOverrides {
+    CommitOverrides::default()
+}
+
+/// The value of the whole server is nobody's own; what is only in the file counts, for the next reload
+/// brings it.
+#[test]
+fn a_server_that_does_not_wait_is_named_and_so_is_a_session_by_its_last_statement() {
+    on_every_major(|bin| async move {
+        let a = Server::new(&bin, "a").await?;
+        a.bootstrap().await?;
+        // As ALTER SYSTEM does, which newer majors are told to refuse.
+        let file = a.data_dir().join("postgresql.auto.conf");
+        std::fs::write(&file, "synchronous_commit = remote_write\n")?;
+        let found = a.postgres.commit_overrides().await?;
+        assert_eq!(found.lasting.len(), 1, "{found:?}");
+        let line = &found.lasting[0];
+        assert!(line.starts_with("every session (") && line.contains("postgresql.auto.conf"));
+        assert!(line.ends_with("synchronous_commit=remote_write"), "{line}");
+        std::fs::write(&file, "synchronous_commit = on\n")?;
+        assert_eq!(a.postgres.commit_overrides().await?, none());
+
+        let session = a.client().await?;
+        session.batch_execute("SET synchronous_commit = on").await?;
+        assert_eq!(a.postgres.commit_overrides().await?, none());
+        session
+            .batch_execute("set local synchronous_commit TO 'OFF'; SELECT 1")
+            .await?;
+        let found = a.postgres.commit_overrides().await?;
+        assert_eq!(
+            found.momentary,
+            ["a session of postgres in postgres: synchronous_commit=off"]
+        );
+        assert!(found.lasting.is_empty(), "{found:?}");
+        session
+            .batch_execute("SELECT set_config('synchronous_commit', 'local', false)")
+            .await?;
+        let found = a.postgres.commit_overrides().await?;
+        assert_eq!(
+            found.momentary,
+            ["a session of postgres in postgres: synchronous_commit=local"]
         );
         Ok(())
     });

@@ -1,19 +1,33 @@
 //! Rejoin of an old primary, and rewinds that cannot be or were interrupted.
 
-use anyhow::{Context, Result};
-use cluster_core::model::{Epoch, PostgresStatus, TimelineId};
+use anyhow::{Context, Result, ensure};
+use cluster_core::decide::rule_setter::{SetterStep, SetterView, rule_step};
+use cluster_core::model::postgres::Primary;
+use cluster_core::model::{ClusterState, Epoch, PostgresStatus, RuleId, TimelineId};
 use clusterd::postgres::{ConfigInputs, Error, Postgres, Promotion, Supervisor, WantedSlot};
+
+use tokio::time::Instant;
 
 use crate::interrupted::{kill_when, wait_for_tool};
 use crate::place::{LIMIT, Server, on_every_major};
 
 /// A has crashed with rows that B never saw; B is the primary of timeline 3.
 async fn diverged(bin: &std::path::Path) -> Result<(Server, Server, Promotion)> {
+    diverged_after(bin, "SELECT").await
+}
+
+/// The same; what `common` writes both have, so that the fork lies behind it.
+async fn diverged_after(
+    bin: &std::path::Path,
+    common: &str,
+) -> Result<(Server, Server, Promotion)> {
     let (a, b) = (Server::new(bin, "a").await?, Server::new(bin, "b").await?);
     a.bootstrap().await?;
     a.run("CREATE TABLE t (i int); INSERT INTO t VALUES (1)")
         .await?;
     b.follow_by_clone(&a, 1).await?;
+    a.run(common).await?;
+    b.wait_replayed(a.flushed().await?).await?;
     b.postgres.detach(LIMIT).await?;
     b.wait_end_of_wal().await?;
     a.run("INSERT INTO t SELECT generate_series(100, 5000)")
@@ -40,6 +54,9 @@ fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() 
             matches!(refused, Err(Error::NeedsClone { .. })),
             "{refused:?}"
         );
+        // A clone would be the next step: what only A has is kept before.
+        let aside = a.state_dir().join("divergent-wal");
+        assert!(aside.read_dir()?.count() == 1, "{}", aside.display());
         a.start().await?;
         let ended = a.wait_end_of_wal().await?;
         assert!(ended.end_of_wal() > promotion.fork && ended.timeline == TimelineId(2));
@@ -76,6 +93,57 @@ fn a_crashed_primary_that_carries_the_signal_is_recovered_rewound_and_follows() 
             "the source's files are ignored"
         );
         Ok(())
+    });
+}
+
+/// X28: without the ladder of a rejoin in front, an old primary with a tail of its own confirms what it
+/// does not have. The new one's own look at its walsenders tells it.
+#[test]
+fn x28_a_diverged_old_primary_under_a_sync_name_is_seen_as_poison() {
+    on_every_major(|bin| async move {
+        // A copy begins a segment; with the fork just there nothing would be asked of B.
+        let (a, b, _) = diverged_after(&bin, "CREATE TABLE common (i int)").await?;
+        let upstream = b.upstream(&a, 2);
+        let slot = upstream.slot.clone().expect("tests use slots");
+        b.postgres
+            .apply_slots(&[WantedSlot {
+                name: slot,
+                reached: None,
+            }])
+            .await?;
+        b.postgres
+            .set_rule(RuleId(1), "ANY 1 (\"a~00000001~2\")")
+            .await?;
+        let state = ClusterState::default();
+        let step = |primary: &Primary| {
+            rule_step(&SetterView {
+                state: &state,
+                epoch: Epoch(2),
+                confirmed_newest: None,
+                primary,
+                given: RuleId(1),
+                reloaded_unix_ms: None,
+                canary_waited: false,
+            })
+        };
+        let before = step(&b.primary().await?);
+        assert!(!matches!(before, SetterStep::Poisoned { .. }), "{before:?}");
+        let inputs = ConfigInputs {
+            upstream: Some(upstream),
+            ..a.inputs()
+        };
+        a.postgres.start_standby(&inputs).await?;
+        let begin = Instant::now();
+        loop {
+            let seen = b.primary().await?;
+            match step(&seen) {
+                SetterStep::Poisoned { name } => {
+                    assert_eq!(name, "a~00000001~2");
+                    return Ok(());
+                }
+                _ => ensure!(begin.elapsed() < LIMIT, "never seen; last: {seen:?}"),
+            }
+        }
     });
 }
 

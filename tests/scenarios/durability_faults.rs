@@ -349,3 +349,67 @@ fn x4_x5_no_timeout_ends_a_wait_and_a_terminated_one_is_not_acknowledged() -> Re
     cluster.wait_settled(1, 1, PATIENCE)?;
     cluster.finish()
 }
+
+/// CNPG #11114 as it was reported: the receiver of the switchover's target stands still, so the rows that
+/// are acknowledged meanwhile are on the other standby only.
+#[test]
+fn a_switchover_whose_targets_receiver_stands_still_loses_nothing() -> Result<()> {
+    let cluster = Wanted::new("frozen-target").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 2)?;
+    let target = (drill.primary + 1) % 3;
+    let name = cluster.members[target].name.clone();
+    let receiver = cluster.members[target].postgres_process("walreceiver")?;
+    signal(receiver, Signal::SIGSTOP)?;
+    drill.wait_writing(clock())?;
+    // Refused, called off, or done with everything fetched first: what must not be is a loss.
+    let answer = cluster.ctl(&["switchover", "--to", &name, "--yes"]);
+    let _ = signal(receiver, Signal::SIGCONT);
+    cluster.wait_healthy(PATIENCE)?;
+    let primary = cluster.wait_primary(PATIENCE)?;
+    ensure!(
+        answer.is_err() || primary == target,
+        "done, it said, and {} is the primary: {answer:?}",
+        cluster.members[primary].name
+    );
+    eprintln!("the switchover said {answer:?}");
+    drill.end_complete(&cluster)?;
+    cluster.finish()
+}
+
+/// pgconsul #199 as it was reported: the old primary comes back in the middle of the election, and the
+/// startup processes of both standbys stand still, so that their receivers live on.
+#[test]
+fn an_old_primary_that_returns_to_standbys_whose_startup_stands_still_loses_nothing() -> Result<()>
+{
+    let cluster = Wanted::new("returning").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 1)?;
+    let old = drill.primary;
+    let mut stopped = Vec::new();
+    for standby in (0..3).filter(|place| *place != old) {
+        let startup = cluster.members[standby].postgres_process("startup")?;
+        signal(startup, Signal::SIGSTOP)?;
+        stopped.push(startup);
+    }
+    cluster.members[old].cut(&Cut::Port(GRPC_PORT))?;
+    wait_until("the old primary has given up", PATIENCE, || {
+        match cluster.primaries()[..] {
+            [] => Ok(()),
+            ref some => Err(format!("{some:?}")),
+        }
+    })?;
+    cluster.members[old].heal()?;
+    // It may be taken again, as it has everything; nobody else may be, as long as a receiver lives.
+    stays("nobody else is promoted", 2 * LEASE, || {
+        match cluster.primaries()[..] {
+            [] => Ok(()),
+            [one] if one == old => Ok(()),
+            ref some => Err(format!("{some:?}")),
+        }
+    })?;
+    for startup in stopped {
+        let _ = signal(startup, Signal::SIGCONT);
+    }
+    cluster.wait_healthy(PATIENCE)?;
+    drill.end_complete(&cluster)?;
+    cluster.finish()
+}

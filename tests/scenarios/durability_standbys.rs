@@ -6,10 +6,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use cluster_tests::member::signal;
 use cluster_tests::writer::clock;
 use cluster_tests::{Cluster, Cut, PATIENCE, Wanted, stays, wait_until};
+use nix::sys::signal::Signal;
 
 use crate::drill::{Drill, LEASE, LONGEST_OUTAGE};
+
+/// A standby that answers so rarely is gray: longer than it may be late in `lan`.
+const SLOW: Duration = Duration::from_millis(1400);
 
 /// Three members, each commit confirmed by both standbys: the loss of either stops writes until the
 /// rule goes on without it.
@@ -102,10 +107,84 @@ fn standby_with_a_frozen_receiver_leaves_the_rule() -> Result<()> {
     let (cluster, drill, standby) = both_confirm("standby-receiver")?;
     let receiver = cluster.members[standby].postgres_process("walreceiver")?;
     let blow = clock();
-    cluster_tests::member::signal(receiver, nix::sys::signal::Signal::SIGSTOP)?;
+    signal(receiver, Signal::SIGSTOP)?;
     goes_on_without(&cluster, &drill, standby, blow)?;
-    cluster_tests::member::signal(receiver, nix::sys::signal::Signal::SIGCONT)?;
+    signal(receiver, Signal::SIGCONT)?;
     cluster.wait_settled(2, 2, 2 * PATIENCE)?;
+    let (history, _) = drill.end_complete(&cluster)?;
+    ensure!(history.timelines().len() == 1, "there was a failover");
+    cluster.finish()
+}
+
+/// Its PostgreSQL dies as soon as it needs a new file, and again whenever it is started.
+#[test]
+fn standby_with_a_full_disk_leaves_the_rule_and_comes_back_with_room() -> Result<()> {
+    let mut cluster = Wanted::new("standby-full")
+        .small_disks(300)
+        .mode("sync")
+        .setting("k = 2")
+        .start()?;
+    let drill = Drill::begin_confirmed(&cluster, 2, 2)?;
+    let (primary, standby) = (drill.primary, (drill.primary + 1) % 3);
+    let rest = cluster.members[3 - primary - standby].name.clone();
+    let ballast = cluster.members[standby].fill_disk()?;
+    cluster.expect_error("No space left");
+    // Files it has are written to until they are full; each switch takes one.
+    wait_until("the rule goes on without it", PATIENCE, || {
+        cluster
+            .sql(primary, "SELECT pg_switch_wal()::text")
+            .map_err(|error| error.to_string())?;
+        match cluster.rule_on(primary) {
+            Ok(rule) if rule.is(1, &[rest.as_str()]) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    drill.wait_writing(clock())?;
+    std::fs::remove_file(ballast)?;
+    cluster.wait_settled(2, 2, 2 * PATIENCE)?;
+    let (history, outage) = drill.end_complete(&cluster)?;
+    ensure!(outage < LONGEST_OUTAGE, "{outage:?}");
+    ensure!(history.timelines().len() == 1, "there was a failover");
+    cluster.finish()
+}
+
+/// It confirms now and then, and always too late: it leaves, and is not let in between two answers.
+#[test]
+fn slow_standby_leaves_the_rule_and_stays_out_as_long_as_it_is_slow() -> Result<()> {
+    let cluster = Wanted::new("standby-slow").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 2)?;
+    let (primary, standby) = (drill.primary, (drill.primary + 1) % 3);
+    let name = cluster.members[standby].name.clone();
+    let crawl = || -> Result<bool, String> {
+        let told = |error: anyhow::Error| error.to_string();
+        // Another process by now, when its daemon has ended the one that stood still.
+        if let Ok(receiver) = cluster.members[standby].postgres_process("walreceiver") {
+            let _ = signal(receiver, Signal::SIGSTOP);
+            std::thread::sleep(SLOW);
+            let _ = signal(receiver, Signal::SIGCONT);
+        }
+        let rule = cluster.rule_on(primary).map_err(told)?;
+        Ok(rule.confirmations == 1 && !rule.members.contains(&name))
+    };
+    let blow = clock();
+    wait_until("it left", PATIENCE, || match crawl()? {
+        true => Ok(()),
+        false => Err("it is in the rule".to_owned()),
+    })?;
+    stays(
+        "it is not let in",
+        Duration::from_secs(15),
+        || match crawl()? {
+            true => Ok(()),
+            false => Err("it is in the rule".to_owned()),
+        },
+    )?;
+    let outage = drill.outage_since(blow);
+    ensure!(
+        outage < Duration::from_secs(2),
+        "commits waited for it: {outage:?}"
+    );
+    cluster.wait_settled(1, 2, 2 * PATIENCE)?;
     let (history, _) = drill.end_complete(&cluster)?;
     ensure!(history.timelines().len() == 1, "there was a failover");
     cluster.finish()
@@ -295,5 +374,45 @@ fn x22_on_an_idle_cluster_the_rule_goes_down_and_up_again_without_a_write_of_any
     ensure!(cluster.sql(new, "SELECT count(*)::text FROM kept")? == ["1"]);
     cluster.members[primary].start()?;
     cluster.wait_healthy(PATIENCE)?;
+    cluster.finish()
+}
+
+/// Each change goes the same way as a loss does, under writers.
+#[test]
+fn settings_say_on_a_running_cluster_who_confirms() -> Result<()> {
+    let cluster = Wanted::new("who-confirms").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 2)?;
+    let primary = drill.primary;
+    let [own, near, far] = [0, 1, 2].map(|step| cluster.members[(primary + step) % 3].name.clone());
+    let mut both = vec![near.clone(), far.clone()];
+    both.sort();
+    let zones = |of: [&str; 3]| -> Vec<String> {
+        let names = [&own, &near, &far].into_iter().zip(of);
+        names
+            .map(|(name, zone)| format!("zones.{name}={zone}"))
+            .collect()
+    };
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for (change, confirmations, members) in [
+        (words("k=2"), 2, &both),
+        (words("mode=strict k_min=2"), 2, &both),
+        (words("mode=sync k=1 k_min=1"), 1, &both),
+        (words("mode=async"), 0, &Vec::new()),
+        (words("mode=sync"), 1, &both),
+        (zones(["east", "east", "west"]), 1, &vec![far.clone()]),
+        (zones(["", "", ""]), 1, &both),
+    ] {
+        let mut command = vec!["settings", "set"];
+        command.extend(change.iter().map(String::as_str));
+        command.push("--yes");
+        cluster.ctl(&command)?;
+        cluster.wait_rule(primary, &change.join(" "), PATIENCE, |rule| {
+            rule.confirmations == confirmations && rule.members == *members
+        })?;
+        drill.wait_writing(clock())?;
+    }
+    let (history, outage) = drill.end_complete(&cluster)?;
+    ensure!(outage < LONGEST_OUTAGE, "{outage:?}");
+    ensure!(history.timelines().len() == 1, "there was a failover");
     cluster.finish()
 }

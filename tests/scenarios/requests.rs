@@ -217,6 +217,13 @@ fn status_tells_who_confirms_what_is_missing_and_what_overrides_it() -> Result<(
     ensure!(command.starts_with(&expected), "{blocked}");
     let screen = cluster.ctl(&["status"])?;
     ensure!(screen.contains(&command), "{screen}");
+    wait_until("since when stands in the history", PATIENCE, || {
+        let history = cluster.ctl(&["history"]);
+        match history.map_err(|error| format!("{error:#}"))? {
+            told if told.contains("members-missing") => Ok(()),
+            told => Err(told),
+        }
+    })?;
     cluster.ctl(&[
         "failover",
         "--to",
@@ -227,7 +234,9 @@ fn status_tells_who_confirms_what_is_missing_and_what_overrides_it() -> Result<(
     ])?;
     cluster.wait_other_primary(primary, PATIENCE)?;
     let history = cluster.ctl(&["history"])?;
-    ensure!(history.contains("forced: "), "{history}");
+    for words in ["forced by ", "both are burnt", "behind 0/", " of epoch "] {
+        ensure!(history.contains(words), "{words:?} is not in: {history}");
+    }
     cluster.finish()
 }
 

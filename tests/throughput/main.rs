@@ -47,7 +47,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// Slices of the two runs of a pair that take turns, so that what else the machine does hits both.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 15)]
     slices: u64,
     /// Length of the run before the first pair, on each side, which counts for nothing.
     #[arg(long, default_value_t = 10)]

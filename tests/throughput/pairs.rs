@@ -134,21 +134,28 @@ impl Sides<'_> {
     fn pair(&mut self, ours_first: bool) -> Result<Pair> {
         let load = benchmarks::load().first().cloned().unwrap_or_default();
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
-        if !self.arguments.alone {
-            let primary = wait_ready(self.mode, self.arguments, &self.ours)?;
-            checkpoint(&self.ours, primary)?;
-            checkpoint(&self.plain.hosts, 0)?;
-        }
+        let ready = match self.arguments.alone {
+            true => None,
+            false => {
+                let ready = self.ready()?;
+                checkpoint(&self.ours, ready.0)?;
+                checkpoint(&self.plain.hosts, 0)?;
+                Some(ready)
+            }
+        };
         for slice in 0..self.arguments.slices() {
             // Who was second in one is first in the next: a drift hits both alike.
             let ours_now = ours_first == (slice % 2 == 0);
             if ours_now {
-                ours.push(self.on_ours()?);
+                ours.push(self.on_ours(ready.as_ref())?);
             }
             plain.push(self.on_plain()?);
             if !ours_now {
-                ours.push(self.on_ours()?);
+                ours.push(self.on_ours(ready.as_ref())?);
             }
+        }
+        if let Some(before) = &ready {
+            self.require_unchanged(before)?;
         }
         Ok(Pair {
             plain: Run::of(&plain),
@@ -156,6 +163,23 @@ impl Sides<'_> {
             ours_first,
             load,
         })
+    }
+
+    /// Our primary, and the rule its commits go by, once all is as the mode wants it.
+    fn ready(&self) -> Result<(usize, String)> {
+        let primary = wait_ready(self.mode, self.arguments, &self.ours)?;
+        Ok((primary, self.ours.rule_on(primary)?.text))
+    }
+
+    /// Another rule or another primary would be another benchmark.
+    fn require_unchanged(&self, before: &(usize, String)) -> Result<()> {
+        let now = self.ours.rule_on(before.0)?.text;
+        ensure!(
+            self.ours.primaries() == [before.0] && now == before.1,
+            "the rule became {now:?}, {}",
+            self.ours.seen()
+        );
+        Ok(())
     }
 
     fn on_plain(&mut self) -> Result<Run> {
@@ -175,27 +199,18 @@ impl Sides<'_> {
         Ok(run)
     }
 
-    fn on_ours(&mut self) -> Result<Run> {
-        if self.arguments.alone {
-            self.ours.start_all()?;
+    /// Nothing is asked of our cluster around a slice: plain PostgreSQL is asked nothing either.
+    fn on_ours(&mut self, ready: Option<&(usize, String)>) -> Result<Run> {
+        if let Some((primary, _)) = ready {
+            return measure(&self.ours, *primary, self.arguments, self.arguments.slice());
         }
-        let primary = wait_ready(self.mode, self.arguments, &self.ours)?;
-        let rule = self.ours.rule_on(primary)?.text;
-        if self.arguments.alone {
-            measure(&self.ours, primary, self.arguments, self.arguments.warm)?;
-            checkpoint(&self.ours, primary)?;
-        }
-        let run = measure(&self.ours, primary, self.arguments, self.arguments.slice())?;
-        // Another rule or another primary would be another benchmark.
-        let now = self.ours.rule_on(primary)?.text;
-        ensure!(
-            self.ours.primaries() == [primary] && now == rule,
-            "the rule became {now:?}, {}",
-            self.ours.seen()
-        );
-        if self.arguments.alone {
-            self.stop_ours()?;
-        }
+        self.ours.start_all()?;
+        let before = self.ready()?;
+        measure(&self.ours, before.0, self.arguments, self.arguments.warm)?;
+        checkpoint(&self.ours, before.0)?;
+        let run = measure(&self.ours, before.0, self.arguments, self.arguments.slice())?;
+        self.require_unchanged(&before)?;
+        self.stop_ours()?;
         Ok(run)
     }
 

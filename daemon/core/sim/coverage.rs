@@ -89,6 +89,7 @@ const SYNC: &[&str] = &[
     "waiting-for-confirmation",
     "replication-lost",
     "missing-members",
+    "tells-missing",
     "fast-forward",
 ];
 

@@ -63,6 +63,9 @@ impl Group {
                 })
         };
         let (procs, kill) = (open("cgroup.procs")?, open("cgroup.kill")?);
+        // Each level of groups is accounted for at every switch of a task; the service's own group has
+        // what people look at. Linux before 6.1 has no such file.
+        let _ = fs::write(path.join("cgroup.pressure"), "0");
         if let Some(account) = owner {
             for name in ["cgroup.kill", "cgroup.procs"] {
                 let file = path.join(name);

@@ -190,8 +190,8 @@ fn requests(board: &Board) -> Vec<v1::Request> {
     all.into_iter().map(wire::request).collect()
 }
 
-/// For how long something the primary has flushed has been missing on this standby.
-fn receive_delay(board: &Board, name: &MemberName) -> Option<u64> {
+/// For how long something the primary has flushed has been missing on this standby, milliseconds.
+pub fn receive_delay(board: &Board, name: &MemberName) -> Option<u64> {
     let holder = &board.state.granted()?.holder;
     let report = if *holder == board.me {
         &board.own
@@ -203,6 +203,14 @@ fn receive_delay(board: &Board, name: &MemberName) -> Option<u64> {
     seen.next().map(|it| it.late_for_ms.unwrap_or(0))
 }
 
+/// How old what this standby has not replayed is, as it says itself, milliseconds.
+pub fn replay_delay(facts: &Facts<'_>) -> Option<u64> {
+    match facts.report.map(|report| &report.postgres) {
+        Some(PostgresStatus::Standby(standby)) => standby.replay_delay_ms,
+        _ => None,
+    }
+}
+
 fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::MemberStatus {
     let confirmer: Option<&Confirmer> = confirming
         .standbys
@@ -212,12 +220,9 @@ fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::Memb
         .report
         .map_or(&facts.member.tags, |report| &report.tags);
     let report = facts.report;
-    let (follows_epoch, replay_delay_ms) = match report.map(|report| &report.postgres) {
-        Some(PostgresStatus::Standby(standby)) => (
-            standby.follows.as_ref().map(|from| from.epoch.0),
-            standby.replay_delay_ms,
-        ),
-        _ => (None, None),
+    let follows_epoch = match report.map(|report| &report.postgres) {
+        Some(PostgresStatus::Standby(standby)) => standby.follows.as_ref().map(|from| from.epoch.0),
+        _ => None,
     };
     let life = report
         .and_then(|report| report.incarnation)
@@ -233,7 +238,7 @@ fn member(board: &Board, facts: &Facts<'_>, confirming: &Confirming) -> v1::Memb
         replay_lsn: facts.replay.map(|lsn| lsn.0),
         receive_lag_bytes: facts.receive_lag(),
         replay_lag_bytes: facts.replay_lag(),
-        replay_delay_ms,
+        replay_delay_ms: replay_delay(facts),
         tags: Some(wire::tags(
             &board.state.tags_in_force(facts.name, announced),
         )),

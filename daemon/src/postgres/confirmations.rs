@@ -25,6 +25,15 @@ pub struct Given {
     pub loaded_unix_ms: u64,
 }
 
+/// Who sets `synchronous_commit` lower than the mode promises, one a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommitOverrides {
+    /// Files, roles, databases and functions: there until somebody changes them.
+    pub lasting: Vec<String>,
+    /// Sessions whose last statement did so: caught in the act, others were not.
+    pub momentary: Vec<String>,
+}
+
 impl Postgres {
     /// Gives the server a rule: its id and its names in one file, read again in one reload.
     ///
@@ -92,12 +101,22 @@ impl Postgres {
         Ok(())
     }
 
-    /// Roles and databases whose commits do not wait as the mode promises, one a line.
-    pub async fn commit_overrides(&self) -> Result<Vec<String>, Error> {
+    /// Who sets `synchronous_commit` so that commits do not wait as the mode promises.
+    ///
+    /// # Errors
+    /// The server did not answer.
+    pub async fn commit_overrides(&self) -> Result<CommitOverrides, Error> {
         let session = self.session().await?;
         let limit = self.limits().statement;
-        let rows = session.query(limit, sql::COMMIT_OVERRIDES, &[]).await?;
-        Ok(rows.iter().map(|row| row.get("line")).collect())
+        let mut found = CommitOverrides::default();
+        for row in session.query(limit, sql::COMMIT_OVERRIDES, &[]).await? {
+            let kind = match row.get("is_momentary") {
+                true => &mut found.momentary,
+                false => &mut found.lasting,
+            };
+            kind.push(row.get("line"));
+        }
+        Ok(found)
     }
 
     /// Commits something that waits for its confirmation as a client's commit does, and says whether it

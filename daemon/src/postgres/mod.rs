@@ -67,7 +67,7 @@ use cluster_core::model::{Lsn, TimelineId};
 
 pub use backup::BaseBackup;
 pub use basebackup::{CopyOf, free_bytes};
-pub use confirmations::Given;
+pub use confirmations::{CommitOverrides, Given};
 pub use control_data::ControlData;
 pub use data_dir::{DataDirKind, Marker};
 pub use guard::{GuardSupervisor, server_process};

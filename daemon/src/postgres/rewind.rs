@@ -47,6 +47,8 @@ impl Postgres {
         let needs_clone = |why: &str| Error::NeedsClone {
             why: why.to_owned(),
         };
+        // Before anything says that only a clone can help: that would take it along.
+        let outcome = self.set_divergent_wal_aside(left, fork, control.wal_segment_bytes)?;
         if !control.is_clean() {
             return Err(needs_clone(&format!(
                 "it is `{}`, not cleanly stopped",
@@ -57,7 +59,6 @@ impl Postgres {
             return Err(needs_clone("it has neither checksums nor wal_log_hints"));
         }
         self.write_config(&self.inputs())?; // the passfile must be there
-        let outcome = self.set_divergent_wal_aside(left, fork, control.wal_segment_bytes)?;
         self.set_marker(Marker::Rewind, &source.member.to_string())?;
         let args = vec![
             format!("--target-pgdata={}", self.options().data_dir.display()),

@@ -111,16 +111,35 @@ pub(super) const RULE_GIVEN: &str = "\
 SELECT current_setting('clusterd.rule', true) AS rule, \
   ceil(extract(epoch FROM pg_conf_load_time()) * 1000)::int8 AS loaded";
 
-/// Who lowers `synchronous_commit` below what the mode promises, by role, by database, or for all.
+/// Who lowers `synchronous_commit` below what the mode promises: files of the server, roles and
+/// databases, functions of the database this is asked in, and sessions by the statement they ran last.
+/// `is_momentary`: seen only while it ran.
 pub(super) const COMMIT_OVERRIDES: &str = "\
-SELECT coalesce('role ' || quote_ident(r.rolname), 'everybody') \
-  || coalesce(' in ' || quote_ident(d.datname), '') || ': ' || c.setting AS line \
-FROM pg_db_role_setting s \
+WITH low AS (SELECT '^synchronous_commit=(off?|local|remote_write|f(a(lse?|l)?)?|no?|0)$' AS pattern) \
+SELECT 'every session (' || f.sourcefile || '): synchronous_commit=' || f.setting AS line, \
+  false AS is_momentary \
+FROM pg_file_settings f, low \
+WHERE f.applied AND 'synchronous_commit=' || lower(f.setting) ~ low.pattern \
+  AND lower(f.name) = 'synchronous_commit' \
+UNION SELECT coalesce('role ' || quote_ident(r.rolname), 'everybody') \
+  || coalesce(' in ' || quote_ident(d.datname), '') || ': ' || c.setting, false \
+FROM low, pg_db_role_setting s \
   CROSS JOIN LATERAL unnest(s.setconfig) AS c(setting) \
   LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase \
-WHERE lower(c.setting) IN ('synchronous_commit=off', 'synchronous_commit=local', \
-  'synchronous_commit=remote_write', 'synchronous_commit=false', 'synchronous_commit=no', \
-  'synchronous_commit=0') ORDER BY 1";
+WHERE lower(c.setting) ~ low.pattern \
+UNION SELECT 'function ' || p.oid::regprocedure || ' in ' || quote_ident(current_database()) \
+  || ': ' || c.setting, false \
+FROM low, pg_proc p CROSS JOIN LATERAL unnest(p.proconfig) AS c(setting) \
+WHERE lower(c.setting) ~ low.pattern \
+UNION SELECT 'a session' || coalesce(' of ' || quote_ident(a.usename), '') \
+  || coalesce(' in ' || quote_ident(a.datname), '') || ': synchronous_commit=' \
+  || lower(coalesce(m.found[1], m.found[2])), true \
+FROM pg_stat_activity a CROSS JOIN LATERAL regexp_match(a.query, \
+  '(?:^|;)\\s*set\\s+(?:session\\s+|local\\s+)?synchronous_commit\\s*(?:=|\\sto\\s)\\s*''?\
+(off|local|remote_write|false|no|0)\\M|set_config\\(\\s*''synchronous_commit''\\s*,\\s*''\
+(off|local|remote_write|false|no|0)''', 'i') AS m(found) \
+WHERE m.found IS NOT NULL AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid() \
+ORDER BY 1";
 
 /// Ends walsenders by name.
 pub(super) const END_WALSENDERS: &str = "\

@@ -317,6 +317,7 @@ fn may_forward(from: &MemberName, command: &Command) -> bool {
         | Command::SettleLease
         | Command::BeginBackup { .. }
         | Command::TellBypass(_)
+        | Command::TellMissing(..)
         | Command::Step { .. }
         | Command::BeginScheduled { .. }
         | Command::DropScheduled { .. }

@@ -96,6 +96,13 @@ fn parameters(situation: &Situation<'_>, found: &mut Findings) {
                 found.replaced.push((name, value.clone()));
             }
             Some(own) if own != value => found.overruled.push((name, value.clone(), own.clone())),
+            None if let Some(why) = parameters::problem(&name, value) => refuse(
+                &mut found.refused,
+                format!("the old server sets {name} = {value}: {why}"),
+                format!(
+                    "set it there to something else and reload, or write {name} into [postgres.parameters]"
+                ),
+            ),
             // An empty value of an own extension's parameter is one, too.
             Some(_) | None => drop(found.imported.parameters.insert(name, value.clone())),
         }

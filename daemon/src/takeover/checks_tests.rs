@@ -82,6 +82,21 @@ fn set(name: &str, value: &str) -> OldParameter {
 }
 
 #[test]
+fn a_parameter_that_takes_the_promise_away_is_refused_until_one_of_both_sides_changes_it() {
+    let facts = OldFacts {
+        parameters: vec![set("synchronous_commit", "local")],
+        ..good()
+    };
+    let found = judge(&config(""), &facts, &[]);
+    assert_eq!(found.refused.len(), 1, "{:?}", found.refused);
+    assert!(found.refused[0].what.contains("synchronous_commit = local"));
+    assert!(found.imported.parameters.is_empty());
+    let found = judge(&config("synchronous_commit = \"on\""), &facts, &[]);
+    assert_eq!(found.refused, []);
+    assert_eq!(found.overruled.len(), 1);
+}
+
+#[test]
 fn parameters_are_imported_replaced_or_overruled() {
     let config = config("work_mem = \"9MB\"");
     let facts = OldFacts {

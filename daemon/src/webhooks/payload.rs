@@ -38,10 +38,10 @@ const PLANNED: &[&str] = &["switchover", "failover", "restart"];
 pub fn severity(event: &v1::Event) -> Severity {
     match event.what.as_str() {
         "revoked" if !PLANNED.contains(&event.reason.as_str()) => Severity::Critical,
-        "commits-bypassed" | "schedule-dropped" | "snapshot-failed" | "snapshot-missing" => {
-            Severity::Warning
-        }
-        "request-ended" | "backup" if event.reason.contains("failed") => Severity::Warning,
+        "members-missing" => Severity::Critical,
+        "commits-overridden" | "waits-cancelled" | "strangers-ended" | "schedule-dropped"
+        | "backup-failed" | "snapshot-failed" | "snapshot-missing" => Severity::Warning,
+        "request-ended" if event.reason.contains("failed") => Severity::Warning,
         _ => Severity::Info,
     }
 }
@@ -184,6 +184,9 @@ mod tests {
             ),
             ("request-ended", "restarted m2", Severity::Info),
             ("schedule-dropped", "too late", Severity::Warning),
+            ("waits-cancelled", "2 commits", Severity::Warning),
+            ("backup-failed", "no space", Severity::Warning),
+            ("members-missing", "of n1", Severity::Critical),
         ] {
             assert_eq!(severity(&event(what, reason)), wanted, "{what} {reason}");
         }

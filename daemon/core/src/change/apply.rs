@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 use super::command::{Command, Founder, Grant, Rejected, Stamp};
-use super::{backup, bypass, maintenance, rules, schedule, settings, snapshot};
+use super::{backup, bypass, maintenance, missing, rules, schedule, settings, snapshot};
 
 /// What an applied command did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +140,7 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
             outcome,
         } => backup::end(state, at, *run, member, outcome),
         Command::TellBypass(told) => bypass::tell(state, at, told),
+        Command::TellMissing(told, at_risk) => missing::tell(state, at, told, at_risk),
         Command::Restored {
             member,
             origin,
@@ -332,6 +333,7 @@ fn apply_grant(state: &mut ClusterState, at: At, grant: &Grant) -> Result<Applie
         return Err(Rejected::TimelineUsed(grant.timeline));
     }
     rules::check_grant(state, grant)?;
+    state.missing_told = None;
     state.last_rule = grant.first_rule.id;
     state.live_rules.push(grant.first_rule.clone());
     state.ledger.entries.push(LedgerEntry {

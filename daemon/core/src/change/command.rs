@@ -8,6 +8,7 @@ use crate::model::backup_run::BackupOutcome;
 use crate::model::bypass::Bypass;
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
+use crate::model::missing::MissingTold;
 use crate::model::request::{RequestKind, RequestOutcome, Step};
 use crate::model::schedule::{Due, Slot, Work};
 use crate::model::settings::Durability;
@@ -301,6 +302,8 @@ pub enum Command {
     },
     /// Commits did not wait as the mode promises: for the history.
     TellBypass(Box<Bypass>),
+    /// A promotion waits for members; what is at risk without them, as a sentence. For the history.
+    TellMissing(Box<MissingTold>, String),
     /// The data that this member brings is of a snapshot.
     Restored {
         /// Who brings it.

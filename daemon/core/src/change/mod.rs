@@ -6,6 +6,7 @@ mod bypass;
 pub mod command;
 pub mod invariants;
 mod maintenance;
+mod missing;
 mod rules;
 mod schedule;
 mod settings;

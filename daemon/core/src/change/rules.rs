@@ -21,7 +21,8 @@ use super::command::{Grant, Rejected};
 const MOST_PROPOSALS: usize = 8;
 
 /// What must hold of a Grant beyond epoch, phase, incarnation and live rules: outside `async`, and
-/// unless an operator forced it, Q blocks every live rule and nobody in Q has more.
+/// unless an operator forced it and the Grant says what may be lost, Q blocks every live rule and nobody
+/// in Q has more.
 pub(super) fn check_grant(state: &ClusterState, grant: &Grant) -> Result<(), Rejected> {
     check_new_rule(state, &grant.first_rule, grant.epoch, &grant.member)?;
     if state.settings.mode == Mode::Async {
@@ -38,7 +39,7 @@ pub(super) fn check_grant(state: &ClusterState, grant: &Grant) -> Result<(), Rej
         });
     }
     check_first_rule(state, grant)?;
-    if is_forced(state, &grant.member) {
+    if is_forced(state, &grant.member) && grant.loss.is_some() {
         return Ok(());
     }
     let missing = missing(state, &grant.sealed);

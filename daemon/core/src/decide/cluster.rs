@@ -7,8 +7,8 @@ use crate::model::view::ClusterView;
 
 use super::reason::Reason;
 use super::{
-    backups, bypass, confirming, failover, maintenance, membership, requests, rolling, schedules,
-    snapshots, sync_standbys, upkeep,
+    backups, bypass, confirming, failover, maintenance, membership, missing, requests, rolling,
+    schedules, snapshots, sync_standbys, upkeep,
 };
 
 /// What one rule says about the cluster.
@@ -74,6 +74,10 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "primary-lost",
         judge: failover::primary_lost,
+    },
+    Rule {
+        name: "tells-missing",
+        judge: missing::tell,
     },
     Rule {
         name: "succession",

@@ -68,11 +68,11 @@ pub fn succession(view: &ClusterView) -> Verdict {
     }
     let mut found = assess(view);
     let forced = forced_target(view);
-    if let Some(waiting) = must_wait_for_seals(view, &found, forced.as_ref()) {
+    if let Some(waiting) = must_wait_for_seals(view, &found, forced.as_ref().map(|it| it.to)) {
         return Verdict::Wait(waiting);
     }
-    if let Some(name) = &forced
-        && let Some(forced) = force(view, &found, name)
+    if let Some(asked) = &forced
+        && let Some(forced) = force(view, &found, asked)
     {
         return grant_when_lease_allows(view, forced.0, &found, Some(forced.1));
     }
@@ -175,14 +175,23 @@ fn was_ended_by_request(view: &ClusterView) -> bool {
         .is_some_and(|because| RequestKind::MOVING_VERBS.contains(&because))
 }
 
-/// The target of a forced failover: loss was accepted for it.
-fn forced_target(view: &ClusterView) -> Option<MemberName> {
+/// A forced failover that is under way: loss was accepted for it.
+struct Forced<'a> {
+    to: &'a MemberName,
+    /// Who asked, and why.
+    by: &'a str,
+}
+
+fn forced_target<'a>(view: &ClusterView<'a>) -> Option<Forced<'a>> {
     view.state
         .requests
         .values()
         .filter(|request| request.is_open() && matches!(request.step, Step::Moving { .. }))
         .find_map(|request| match &request.kind {
-            RequestKind::Failover { to } => Some(to.clone()),
+            RequestKind::Failover { to } => Some(Forced {
+                to,
+                by: &request.by,
+            }),
             RequestKind::Switchover { .. }
             | RequestKind::Restart { .. }
             | RequestKind::RestartPending
@@ -299,30 +308,39 @@ fn prefer(found: &mut Assessment, wanted: Option<&MemberName>) {
     }
 }
 
-/// A forced failover takes its target whatever is lost, as long as it sealed; the loss is recorded.
-fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(Candidate, String)> {
-    let seal = found.sealed.iter().find(|seal| seal.member == *name)?;
+/// A forced failover takes its target whatever is lost, as long as it sealed; who took the loss and what
+/// is known of it is recorded.
+fn force(
+    view: &ClusterView,
+    found: &Assessment,
+    asked: &Forced<'_>,
+) -> Option<(Candidate, String)> {
+    let seal = found.sealed.iter().find(|seal| seal.member == *asked.to)?;
     let position = view.state.ledger.position(seal.timeline, seal.end)?;
     let best = found.best?;
     let missing = match view.state.settings.mode {
         Mode::Async => BTreeSet::new(),
         Mode::Sync | Mode::Strict => rule::missing(view.state, &known_seals(view, found)),
     };
-    let loss = if !missing.is_empty() {
+    let from = format!("{} of epoch {}", seal.end, position.epoch);
+    let mut loss = if !missing.is_empty() {
         let missing: Vec<&str> = missing.iter().map(MemberName::as_str).collect();
         format!(
-            "forced: whatever was acknowledged behind {} and is only on {}",
-            seal.end,
+            "whatever was acknowledged behind {from} and is only on {}",
             missing.join(", ")
         )
     } else if position < best {
         format!(
-            "forced: everything between {} and {} of epoch {}",
-            seal.end, best.end, best.epoch
+            "everything between {from} and {} of epoch {}",
+            best.end, best.epoch
         )
     } else {
-        "forced: nothing more than the other sealed members have".to_owned()
+        "nothing more than the other sealed members have".to_owned()
     };
+    let behind = known_lag(view, seal, best);
+    if behind > 0 {
+        loss = format!("{loss}; at least {behind} bytes more were reported");
+    }
     let candidate = Candidate {
         seal: seal.clone(),
         position,
@@ -330,7 +348,7 @@ fn force(view: &ClusterView, found: &Assessment, name: &MemberName) -> Option<(C
         was_primary: false,
         is_held: false,
     };
-    Some((candidate, loss))
+    Some((candidate, format!("forced by {}: {loss}", asked.by)))
 }
 
 /// In `async`: what is known to exist elsewhere and the chosen one lacks.

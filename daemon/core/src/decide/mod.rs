@@ -15,6 +15,7 @@ pub mod losses;
 pub mod maintenance;
 pub mod member;
 pub mod membership;
+pub mod missing;
 pub mod quarantine;
 pub mod reason;
 pub mod rejoin;

@@ -36,6 +36,8 @@ pub enum Reason {
     BackupVoid(MemberName),
     /// Commits of this primary did not wait as the mode promises.
     CommitsBypassed(MemberName),
+    /// A promotion waits for these members: it is written down since when.
+    TellsMissing(Vec<MemberName>),
     /// The holder has not renewed.
     PrimarySilent(Duration),
     /// Several failovers in a row: the silent primary gets its whole lease to come back.
@@ -259,6 +261,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         "commits-bypassed",
         "Commits of the named primary did not wait as the mode promises, or do so again; the history says which, once a minute at most.",
+    ),
+    (
+        "tells-missing",
+        "A promotion has waited for the named members for a lease: the history says since when, and what is at risk.",
     ),
     (
         "primary-silent",
@@ -554,6 +560,7 @@ impl Reason {
             Reason::BackupWaits(_) => "backup-waits",
             Reason::BackupVoid(_) => "backup-void",
             Reason::CommitsBypassed(_) => "commits-bypassed",
+            Reason::TellsMissing(_) => "tells-missing",
             Reason::PrimarySilent(_) => "primary-silent",
             Reason::Flapping(_) => "flapping",
             Reason::Paused => "paused",
@@ -674,6 +681,7 @@ impl Reason {
             | Reason::Sealing(members)
             | Reason::StandbyJoins(members)
             | Reason::Restore(members)
+            | Reason::TellsMissing(members)
             | Reason::MissingMembers(members) => names(members),
             Reason::StandbyLeaves(leaving) | Reason::Degrade(leaving) => named(leaving),
             Reason::StandbySwapped(joining, leaving) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::change::Command;
 use crate::model::confirmation::{SyncReport, confirmed_by};
+use crate::model::member::Probe;
 use crate::model::postgres::Primary;
 use crate::model::view::ClusterView;
 use crate::model::{MemberName, MemberReport, PostgresStatus, Reign, Rule, RuleId};
@@ -15,7 +16,7 @@ use crate::model::{MemberName, MemberReport, PostgresStatus, Reign, Rule, RuleId
 use super::cluster::{Verdict, propose};
 use super::failover::FLAPPING;
 use super::reason::Reason;
-use super::wanted_rule::{Change, Heard, StandbyFacts, Wanted, wanted};
+use super::wanted_rule::{Change, GRAY_AFTER, Heard, STOOD_STILL, StandbyFacts, Wanted, wanted};
 
 /// After a Grant standbys have so long to attach before "nobody is left" is believed.
 const ATTACH_PATIENCE: Duration = Duration::from_secs(3);
@@ -172,22 +173,23 @@ pub(super) fn facts_of(
                 .into_iter()
                 .flat_map(|sync| &sync.standbys)
                 .find(|it| it.member == *name && Some(it.incarnation) == member.incarnation);
+            let late_for = found
+                .and_then(|it| it.late_for_ms)
+                .map(Duration::from_millis);
             let facts = StandbyFacts {
                 incarnation: member.incarnation,
                 priority: view.state.sync_priority(name),
                 in_maintenance: view.state.maintenance.contains_key(name),
                 is_in_zone_of_primary: primary_zone.is_some() && zones.get(name) == primary_zone,
                 heard: heard(name),
-                cannot_confirm: report.and_then(cannot_confirm),
+                cannot_confirm: report.and_then(|report| cannot_confirm(report, late_for)),
                 is_connected: found.is_some_and(|it| it.is_connected),
                 proven_for: found
                     .and_then(|it| it.proven_for_ms)
                     .map(Duration::from_millis),
                 tries_for: report.and_then(|report| tries_for(view, report)),
                 has_failed: found.is_some_and(|it| it.has_failed),
-                late_for: found
-                    .and_then(|it| it.late_for_ms)
-                    .map(Duration::from_millis),
+                late_for,
             };
             (name.clone(), facts)
         })
@@ -212,8 +214,8 @@ fn tries_for(view: &ClusterView, report: &MemberReport) -> Option<Duration> {
     standby.unattached_for_ms.map(Duration::from_millis)
 }
 
-/// What a standby's own daemon says against it.
-fn cannot_confirm(report: &MemberReport) -> Option<String> {
+/// What a standby's own daemon says against it, that has not confirmed for this long.
+fn cannot_confirm(report: &MemberReport, late_for: Option<Duration>) -> Option<String> {
     match &report.postgres {
         PostgresStatus::Standby(standby) if standby.has_frozen_receiver => {
             return Some("its WAL receiver stands still".to_owned());
@@ -242,9 +244,16 @@ fn cannot_confirm(report: &MemberReport) -> Option<String> {
     ];
     probes.into_iter().find_map(|(what, probe)| {
         probe
-            .filter(|probe| probe.is_stuck || probe.has_failed)
+            .filter(|probe| probe.is_stuck || probe.has_failed || has_stood_still(probe, late_for))
             .map(|_| format!("its {what} volume does not take writes"))
     })
+}
+
+/// No write on it has ended since the standby became late, although several should have: before it is
+/// known to be stuck, and before the primary is blamed.
+fn has_stood_still(probe: &Probe, late_for: Option<Duration>) -> bool {
+    let idle = Duration::from_millis(probe.last_ok_age_ms);
+    late_for.is_some_and(|late| late >= GRAY_AFTER && idle >= late && idle >= STOOD_STILL)
 }
 
 /// A renewal of this epoch that this leader confirmed less than R ago. The base of the wait moves

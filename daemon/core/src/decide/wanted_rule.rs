@@ -14,6 +14,11 @@ use crate::model::{Incarnation, MemberName, Rule, Settings};
 /// steps it has left the rule within 2 s in `lan`. Source: issue "Durability", gray standbys.
 pub const GRAY_AFTER: Duration = Duration::from_secs(1);
 
+/// A volume without a write that ended for this long stands still: they are made every second and take
+/// milliseconds. Less than the half of a lease after which the primary's own network is blamed (1.5 s in
+/// `lan`). Judgement.
+pub const STOOD_STILL: Duration = Duration::from_millis(1300);
+
 /// A standby that was gray or gone has to stream for so long before it joins a rule that is full.
 pub const PROVEN_FOR: Duration = Duration::from_secs(30);
 

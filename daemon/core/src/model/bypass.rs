@@ -13,7 +13,7 @@ pub struct Bypass {
     pub member: MemberName,
     /// The life of its daemon: the counters begin with it.
     pub daemon_start: String,
-    /// Roles and databases whose commits do not wait as the mode promises, a line each.
+    /// What lowers `synchronous_commit` below what the mode promises, a line each.
     pub overrides: Vec<String>,
     /// Commits whose wait for a confirmation was cancelled.
     pub cancelled_waits: u64,

@@ -143,7 +143,7 @@ pub struct Health {
     /// This primary's commits were looked at: the next three say something.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub commits_watched: bool,
-    /// Roles and databases of this primary whose commits do not wait as the mode promises, a line each.
+    /// What lowers `synchronous_commit` on this primary below what the mode promises, a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commit_overrides: Vec<String>,
     /// Commits on this primary whose wait for a confirmation was cancelled, since its daemon started.

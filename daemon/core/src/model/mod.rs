@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod lsn;
 pub mod maintenance;
 pub mod member;
+pub mod missing;
 pub mod parameters;
 pub mod postgres;
 pub mod recurrence;

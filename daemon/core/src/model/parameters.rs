@@ -75,6 +75,11 @@ const PROGRAM_ENDINGS: &[&str] = &[
     ".start_proc",
 ];
 
+/// Values of `synchronous_commit` with which a commit waits for what the mode promises.
+const WAITS: &[&str] = &["on", "remote_apply"];
+/// Values of `log_min_messages` that keep warnings out of the log.
+const TELLS_NO_WARNINGS: &[&str] = &["error", "log", "fatal", "panic"];
+
 /// Longest value. Judgement: far above any list of names, far below what would weigh in the log.
 const LONGEST: usize = 4096;
 /// Most parameters of the whole cluster, or of one role or member. PostgreSQL has some 400.
@@ -118,9 +123,18 @@ pub fn problem(name: &str, value: &str) -> Option<String> {
     if lower == "wal_level" && !["replica", "logical"].contains(&value) {
         return Some("standbys need it (replica or logical)".to_owned());
     }
-    if lower == "synchronous_commit" && value.eq_ignore_ascii_case("remote_write") {
+    let value = value.trim().to_ascii_lowercase();
+    if lower == "synchronous_commit" && !WAITS.contains(&value.as_str()) {
         return Some(
-            "remote_write confirms what a standby has not flushed (on or remote_apply)".to_owned(),
+            "commits would be answered before a standby has flushed them (on or remote_apply; a role \
+             or session that may lose its commits can set less for itself)"
+                .to_owned(),
+        );
+    }
+    if lower == "log_min_messages" && TELLS_NO_WARNINGS.contains(&value.as_str()) {
+        return Some(
+            "cancelled waits for a standby are counted from the warnings in the log (warning or below)"
+                .to_owned(),
         );
     }
     None
@@ -163,11 +177,16 @@ mod tests {
             ("work mem", "1MB", "name of a parameter"),
             ("work_mem", "1MB\nfsync = off", "line break"),
             ("wal_level", "minimal", "replica or logical"),
-            ("synchronous_commit", "REMOTE_WRITE", "not flushed"),
+            ("synchronous_commit", "REMOTE_WRITE", "on or remote_apply"),
+            ("synchronous_commit", "local", "on or remote_apply"),
+            ("Synchronous_Commit", " off", "on or remote_apply"),
+            ("log_min_messages", "FATAL", "warning or below"),
         ] {
             let said = problem(name, value).unwrap_or_default();
             assert!(said.contains(words), "{name}: {said}");
         }
+        assert_eq!(problem("synchronous_commit", "Remote_Apply"), None);
+        assert_eq!(problem("log_min_messages", "debug1"), None);
         assert_eq!(problem("work_mem", "64MB"), None);
         assert_eq!(problem("pg_stat_statements.max", "5000"), None);
     }

@@ -13,6 +13,7 @@ use super::ledger::Ledger;
 use super::lsn::Lsn;
 use super::maintenance::Maintenance;
 use super::member::{Member, MemberKind, Tags};
+use super::missing::MissingTold;
 use super::request::Request;
 use super::rule::Rule;
 use super::schedule::{Schedule, Slot};
@@ -194,6 +195,9 @@ pub struct ClusterState {
     /// What the history last said of commits that did not wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bypass: Option<Bypass>,
+    /// Whom the history last said a promotion waits for; none: it does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_told: Option<MissingTold>,
     /// The snapshot this cluster was restored from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,

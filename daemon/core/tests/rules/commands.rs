@@ -118,7 +118,13 @@ fn first_rule_names_sealed_members_on_the_line_and_is_no_silent_degrade() {
     done(&mut state, Command::Step { id, step });
     let forced = grant(&state, "b", rule(2, 2, 1, &["a"]), sealed.clone());
     assert!(matches!(put(&mut state, forced), Err(Rejected::BadRule(_))));
-    let forced = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed);
+    let mut forced = grant(&state, "b", rule(2, 2, 1, &["c"]), sealed);
+    // What nobody has written down is no loss that anybody took.
+    assert!(matches!(
+        put(&mut state, forced.clone()),
+        Err(Rejected::BehindBest { .. })
+    ));
+    forced.loss = Some("everything behind 0/96".to_owned());
     assert_eq!(put(&mut state, forced), Ok(Applied::Changed));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cluster_core::change::Command;
 use cluster_core::decide::{Verdict, decide_cluster};
 use cluster_core::model::confirmation::{Proven, StandbySeen, SyncName, SyncReport};
-use cluster_core::model::member::{Health, SealReport};
+use cluster_core::model::member::{Health, Probe, SealReport};
 use cluster_core::model::postgres::{Primary, Receiver, Sender, Standby};
 use cluster_core::model::settings::{Durability, Mode};
 use cluster_core::model::view::{ClusterView, Seen};
@@ -336,6 +336,33 @@ fn a_primary_that_alone_lost_its_standbys_is_switched_away_from_not_degraded() {
     assert!(matches!(*command, Command::Revoke { .. }));
 }
 
+/// The last standby confirms nothing because its disk stands still, which its own daemon sees: nothing is
+/// wrong with the primary.
+#[test]
+fn a_stalled_disk_of_the_last_standby_is_not_the_primarys_fault() {
+    let probe = |last_ok_age_ms| Probe {
+        last_ok_age_ms,
+        took_ms: 3,
+        is_stuck: false,
+        has_failed: false,
+    };
+    let mut look = Look::new();
+    look.late("b", 9000).silent("b").late("c", 1400);
+    look.report("c").health.wal_volume = Some(probe(1500));
+    look.proposes(&rule(2, 1, 0, &[]), "degrade");
+    // The disk works as usual: the network of one of both does not, and on the primary's word alone
+    // nobody is left to be the last.
+    look.report("c").health.wal_volume = Some(probe(1050));
+    look.proposes(&rule(2, 1, 1, &["c"]), "standby-leaves-rule");
+    look.late("c", 1600);
+    look.report("c").health.wal_volume = Some(probe(1200));
+    look.proposes(&rule(2, 1, 1, &["c"]), "standby-leaves-rule");
+    // Nobody is late: a probe that takes long says nothing.
+    look.of("c").late_for_ms = None;
+    look.report("c").health.wal_volume = Some(probe(2000));
+    look.proposes(&rule(2, 1, 1, &["c"]), "standby-leaves-rule");
+}
+
 #[test]
 fn a_standby_that_failed_returns_after_thirty_seconds_or_at_once_when_it_is_needed() {
     let mut look = Look::new();
@@ -474,6 +501,7 @@ fn nobody_is_promoted_before_every_live_rule_is_blocked() {
     revoke(&mut look.state);
     look.silent("a").silent("c");
     look.sealed("b", 200);
+    look.ended_age = Duration::from_secs(2);
     let (verdict, code) = look.verdict();
     assert_eq!(code, "missing-members");
     let Verdict::Wait(reason) = verdict else {
@@ -502,6 +530,46 @@ fn nobody_is_promoted_before_every_live_rule_is_blocked() {
     assert_eq!(grant.first_rule, rule(2, 2, 1, &["c"]));
     assert_eq!((grant.sealed.len(), grant.loss.as_ref()), (2, None));
     done(&mut look.state, *command);
+}
+
+/// The history says since when, and what is at risk; once, and not of a failover that is under way.
+#[test]
+fn that_a_promotion_waits_for_members_is_told_once_it_has_lasted_a_lease() {
+    let mut look = Look::new();
+    revoke(&mut look.state);
+    look.silent("a").silent("c");
+    look.sealed("b", 200);
+    look.ended_age = Duration::from_millis(2999);
+    assert_eq!(look.verdict().1, "missing-members");
+    look.ended_age = Duration::from_secs(3);
+    let (verdict, code) = look.verdict();
+    assert_eq!(code, "tells-missing");
+    let Verdict::Propose(command, _) = verdict else {
+        panic!("{verdict:?}")
+    };
+    done(&mut look.state, (*command).clone());
+    let told = look.state.history.last().expect("a line");
+    assert_eq!(told.what, "members-missing");
+    assert!(
+        told.reason
+            .contains("a, c; at risk: writes acknowledged behind 0/C8")
+    );
+    assert_eq!(look.verdict().1, "missing-members", "told once");
+    // Somebody is back, and it is not enough.
+    look.reports.get_mut(&name("c")).expect("a member").age = Duration::ZERO;
+    look.sealed("c", 190);
+    let (verdict, _) = look.verdict();
+    let Verdict::Propose(grant, _) = verdict else {
+        panic!("{verdict:?}")
+    };
+    done(&mut look.state, *grant);
+    assert_eq!(look.state.missing_told, None, "over");
+    let late = cluster_core::change::Stamp {
+        version: 1,
+        at_unix_ms: 0,
+        command: *command,
+    };
+    assert!(cluster_core::change::apply(&mut look.state, 99, &late).is_err());
 }
 
 #[test]
