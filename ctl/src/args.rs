@@ -139,6 +139,8 @@ pub enum Command {
     Backup(Backup),
     /// Snapshots: the whole cluster as one file, and back
     Snapshot(Snapshot),
+    /// Getting data back: what was promised, what was measured
+    Dr(Dr),
     /// Waits until the cluster is as wanted
     Wait(Wait),
     /// Prints a connection string of the cluster
@@ -190,6 +192,21 @@ pub struct ImportPatroni {
     /// A folder that is made for the config, the secrets and the list of what is not carried over
     #[arg(long, value_name = "FOLDER", default_value = "clusterd-config")]
     pub folder: PathBuf,
+}
+
+/// `dr`.
+#[derive(Clone, Debug, Args)]
+pub struct Dr {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: DrCommand,
+}
+
+/// What to do about getting data back.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum DrCommand {
+    /// Each objective: what is promised, what was measured and when, whether it is kept and since when it is not
+    Status(Watch),
 }
 
 /// `explain`.
@@ -519,6 +536,14 @@ Keys:
   backup_schedule
                  when a base backup is taken, in UTC: \"every 6h\", \"daily 02:00\", \"weekly sun 02:00\", five
                  fields of cron (\"30 2 * * mon-fri\") or off
+  verify_schedule, prune_schedule
+                 the same: when the newest backup is verified, and when what nothing needs is deleted
+  verify_level, verify_timeout
+                 how far a verification goes: files, archive or start; when it is given up
+  keep_window, keep_at_least
+                 what a pruning leaves: any moment this far back, and so many backups
+  rto, rpo, backup_age, verification_age
+                 what is promised, as a time or off; `dr status` says what is kept
 With --member, over what the member's config file says (empty: as the file says):
   parameters.NAME    a PostgreSQL parameter of this member; it wins over all others
   nofailover         true: never promoted

@@ -45,6 +45,9 @@ pub struct StatusView {
     pub confirming: ConfirmingView,
     pub blocked: Option<BlockedView>,
     pub backups: Option<BackupsView>,
+    pub verifications: Option<BackupsView>,
+    pub prunings: Option<BackupsView>,
+    pub objectives: Vec<ObjectiveView>,
 }
 
 /// How commits are confirmed now.
@@ -63,7 +66,7 @@ pub struct ConfirmingView {
     pub survivable_with_primary_text: String,
 }
 
-/// Backups that the cluster takes by itself.
+/// Backups that the cluster takes by itself; verifications and prunings likewise.
 #[derive(Clone, Debug, Serialize)]
 #[allow(missing_docs)]
 pub struct BackupsView {
@@ -84,6 +87,40 @@ pub struct BackupRunView {
     pub id: Option<String>,
     pub bytes: Option<u64>,
     pub failure: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned: Option<String>,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct VerificationView {
+    pub verdict: String,
+    pub level: String,
+    pub backup: Option<String>,
+    pub bytes: u64,
+    pub rto_ms: Option<u64>,
+    pub rpo_ms: Option<u64>,
+    pub host: String,
+    pub version: String,
+    pub postgres: Option<String>,
+    pub by: String,
+    pub problems: Vec<String>,
+}
+
+/// What was promised about getting data back, and what was measured.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct ObjectiveView {
+    pub name: String,
+    pub limit_ms: Option<u64>,
+    pub measured_ms: Option<u64>,
+    pub at_unix_ms: Option<u64>,
+    pub since_unix_ms: Option<u64>,
+    pub of: String,
+    pub verdict: String,
 }
 
 /// Why nobody is promoted.
@@ -471,6 +508,9 @@ impl From<&v1::Status> for StatusView {
                 .unwrap_or_default(),
             blocked: status.blocked.as_ref().map(BlockedView::from),
             backups: status.backups.as_ref().map(BackupsView::from),
+            verifications: status.verifications.as_ref().map(BackupsView::from),
+            prunings: status.prunings.as_ref().map(BackupsView::from),
+            objectives: status.objectives.iter().map(ObjectiveView::from).collect(),
         }
     }
 }
@@ -498,6 +538,40 @@ impl From<&v1::BackupRun> for BackupRunView {
             bytes: id.is_some().then_some(run.bytes),
             id,
             failure: some(&run.failure),
+            verification: run.verification.as_ref().map(VerificationView::from),
+            pruned: some(&run.pruned),
+        }
+    }
+}
+
+impl From<&v1::Verification> for VerificationView {
+    fn from(found: &v1::Verification) -> Self {
+        Self {
+            verdict: found.verdict.clone(),
+            level: found.level.clone(),
+            backup: some(&found.backup),
+            bytes: found.bytes,
+            rto_ms: found.rto_ms,
+            rpo_ms: found.rpo_ms,
+            host: found.host.clone(),
+            version: found.version.clone(),
+            postgres: some(&found.postgres),
+            by: found.by.clone(),
+            problems: found.problems.clone(),
+        }
+    }
+}
+
+impl From<&v1::Objective> for ObjectiveView {
+    fn from(found: &v1::Objective) -> Self {
+        Self {
+            name: found.name.clone(),
+            limit_ms: found.limit_ms,
+            measured_ms: found.measured_ms,
+            at_unix_ms: found.at_unix_ms,
+            since_unix_ms: found.since_unix_ms,
+            of: found.of.clone(),
+            verdict: found.verdict.clone(),
         }
     }
 }

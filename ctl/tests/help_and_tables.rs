@@ -8,8 +8,8 @@ use cluster_proto::v1;
 use clusterctl::args::{Arguments, Change, Diff, Format, SetSettings, Wait};
 use clusterctl::commands::settings::{edit, revisions};
 use clusterctl::commands::{
-    explain, history, list, members, overview, planned as scheduled, requests, settings, snapshot,
-    status, wait,
+    dr, explain, history, list, members, overview, planned as scheduled, requests, settings,
+    snapshot, status, wait,
 };
 use clusterctl::output::{Paint, Report};
 use clusterctl::view::{SettingsView, StatusView};
@@ -466,7 +466,7 @@ fn status_says_how_scheduled_backups_stand_and_why_one_failed() {
         ended_unix_ms: Some(NOW - 600_000),
         id: "one".to_owned(),
         bytes: 5,
-        failure: String::new(),
+        ..v1::BackupRun::default()
     };
     let open = v1::BackupRun {
         member: "n3".to_owned(),
@@ -565,6 +565,157 @@ fn one_thing_wrong_is_enough_to_be_inconsistent() {
         assert!(report.human.contains(words), "{words}: {}", report.human);
         assert_eq!(report.data["is_consistent"], false, "{words}");
     }
+}
+
+fn objective(
+    name: &str,
+    limit_ms: Option<u64>,
+    measured: Option<(u64, u64)>,
+    of: &str,
+    verdict: &str,
+) -> v1::Objective {
+    v1::Objective {
+        name: name.to_owned(),
+        limit_ms,
+        measured_ms: measured.map(|it| it.0),
+        at_unix_ms: measured.map(|it| it.1),
+        of: of.to_owned(),
+        verdict: verdict.to_owned(),
+        since_unix_ms: None,
+    }
+}
+
+/// Everything is promised and kept, and every schedule has been followed.
+fn proven() -> v1::Status {
+    let found = v1::Verification {
+        verdict: "SUCCESSFUL".to_owned(),
+        level: "start".to_owned(),
+        backup: "one".to_owned(),
+        bytes: 33_554_432,
+        rto_ms: Some(20_000),
+        rpo_ms: None,
+        host: "host2".to_owned(),
+        version: "0.1.0".to_owned(),
+        postgres: "18.1".to_owned(),
+        by: "schedule".to_owned(),
+        problems: Vec::new(),
+    };
+    let run = v1::BackupRun {
+        due_unix_ms: NOW - 7_200_000,
+        attempt: 1,
+        member: "n2".to_owned(),
+        began_unix_ms: NOW - 7_200_000,
+        ended_unix_ms: Some(NOW - 600_000),
+        ..v1::BackupRun::default()
+    };
+    let with = |run: v1::BackupRun| v1::ScheduledBackups {
+        schedule: "daily 22:00".to_owned(),
+        next_unix_ms: Some(NOW + 79_200_000),
+        newest: Some(run.clone()),
+        newest_stored: Some(run),
+    };
+    v1::Status {
+        backups: Some(with(v1::BackupRun {
+            id: "one".to_owned(),
+            bytes: 5,
+            ..run.clone()
+        })),
+        verifications: Some(with(v1::BackupRun {
+            verification: Some(found),
+            ..run.clone()
+        })),
+        prunings: Some(with(v1::BackupRun {
+            pruned: "Deleted 12 objects of database 7.".to_owned(),
+            ..run
+        })),
+        objectives: vec![
+            objective(
+                "rto-failover",
+                Some(600_000),
+                None,
+                "no primary was lost",
+                "not measured",
+            ),
+            objective(
+                "rto-restore",
+                Some(600_000),
+                Some((20_000, NOW - 600_000)),
+                "one restored by n2 until its first answer",
+                "ok",
+            ),
+            objective(
+                "rpo-archive",
+                None,
+                Some((12_000, NOW - 12_000)),
+                "the newest commit that is sure to be in the repository",
+                "not set",
+            ),
+            objective(
+                "backup-age",
+                Some(93_600_000),
+                Some((7_200_000, NOW - 7_200_000)),
+                "one",
+                "ok",
+            ),
+            objective(
+                "verification-age",
+                Some(691_200_000),
+                Some((600_000, NOW - 600_000)),
+                "by n2",
+                "ok",
+            ),
+        ],
+        ..calm()
+    }
+}
+
+#[test]
+fn dr_status_says_what_is_kept_what_is_not_and_since_when() {
+    let of = |status: &v1::Status| dr::report(&StatusView::from(status), NOW, Paint::plain());
+    let good = of(&proven());
+    assert_golden("dr_status.txt", &in_every_format(&good));
+    assert_eq!(good.data["is_kept"], true);
+
+    let mut bad = proven();
+    let late = &mut bad.objectives[3];
+    late.measured_ms = Some(97_200_000);
+    late.at_unix_ms = Some(NOW - 97_200_000);
+    late.since_unix_ms = Some(NOW - 3_600_000);
+    late.verdict = "breached".to_owned();
+    let never = "no scheduled verification was successful";
+    bad.objectives[4] = objective(
+        "verification-age",
+        Some(691_200_000),
+        None,
+        never,
+        "breached",
+    );
+    let runs = bad.verifications.as_mut().expect("it has some");
+    runs.newest_stored = None;
+    let run = runs.newest.as_mut().expect("one");
+    let found = run.verification.as_mut().expect("what it found");
+    found.verdict = "FAILED".to_owned();
+    found.problems = vec!["`base.tar.zst` is damaged".to_owned()];
+    run.failure = "FAILED: `base.tar.zst` is damaged".to_owned();
+    let judged = of(&bad);
+    assert_golden("dr_status_bad.txt", &judged.human);
+    assert_eq!(judged.data["is_kept"], false);
+    let shown = status::render(&StatusView::from(&bad), None, NOW, Paint::plain()).human;
+    for part in [
+        "NOT kept: backup-age since 2026-11-21 23:00:00 UTC (1 h); NOT kept: verification-age",
+        "FAILED 10 min ago: FAILED: `base.tar.zst` is damaged",
+        "Deleted 12 objects",
+    ] {
+        assert!(judged.human.contains(part), "{part}: {}", judged.human);
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+
+    let nothing = of(&calm());
+    assert!(
+        nothing.human.contains("Nothing is promised"),
+        "{}",
+        nothing.human
+    );
 }
 
 fn snapshots() -> v1::ListSnapshotsReply {

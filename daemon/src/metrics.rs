@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use cluster_core::decide;
 use cluster_core::model::lease::Moment;
-use cluster_core::model::{ClusterState, MemberReport, PostgresStatus};
+use cluster_core::model::objectives::{Kept, Objective};
+use cluster_core::model::{ClusterState, MemberReport, PostgresStatus, RunKind};
 use prometheus::{CounterVec, Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use crate::api::health::Health;
+use crate::api::objectives;
 use crate::api::status;
 use crate::api::topology::{self, Role};
 use crate::board::{Board, LeaseView};
@@ -44,6 +46,8 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     archive(&mut sheet, &board.own, wall);
     scheduled_backups(&mut sheet, &board.state);
     callbacks(&mut sheet, &board.callbacks);
+    verifications(&mut sheet, &board.state);
+    promised(&mut sheet, &objectives::of(board, lease.now(), wall));
     members(&mut sheet, board, lease.now());
     sheet.text()
 }
@@ -573,7 +577,7 @@ fn archive(sheet: &mut Sheet, own: &MemberReport, wall: Duration) {
 }
 
 fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
-    let Some(newest) = state.backup_runs.last() else {
+    let Some(newest) = state.runs(RunKind::Backup).next_back() else {
         return;
     };
     sheet.flag(
@@ -584,12 +588,7 @@ fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
     sheet.flag(
         "clusterd_scheduled_backup_failed",
         "1 if the newest scheduled backup that is over failed.",
-        state
-            .backup_runs
-            .iter()
-            .rev()
-            .find(|run| !run.is_open())
-            .is_some_and(|run| run.failed_at().is_some()),
+        has_failed(state, RunKind::Backup),
     );
     if let Some((at, _)) = state.stored_backup().and_then(|run| run.ended()) {
         sheet.gauge(
@@ -640,6 +639,73 @@ fn callbacks(sheet: &mut Sheet, all: &[Told]) {
         "How long the newest one that is over took.",
         &["callback"],
         &rows(|told| told.last.as_ref().map_or(0.0, |it| it.took.as_secs_f64())),
+    );
+}
+
+/// Whether the newest of a kind that is over went wrong.
+fn has_failed(state: &ClusterState, kind: RunKind) -> bool {
+    let mut over = state.runs(kind).rev().filter(|run| !run.is_open());
+    over.next().is_some_and(|run| !run.is_good())
+}
+
+fn verifications(sheet: &mut Sheet, state: &ClusterState) {
+    if state.runs(RunKind::Prune).next().is_some() {
+        sheet.flag(
+            "clusterd_pruning_failed",
+            "1 if the newest scheduled pruning that is over failed.",
+            has_failed(state, RunKind::Prune),
+        );
+    }
+    let Some(newest) = state.runs(RunKind::Verify).next_back() else {
+        return;
+    };
+    sheet.flag(
+        "clusterd_verification_running",
+        "1 while some member verifies a backup by schedule.",
+        newest.is_open(),
+    );
+    sheet.flag(
+        "clusterd_verification_failed",
+        "1 if the newest scheduled verification that is over was not SUCCESSFUL.",
+        has_failed(state, RunKind::Verify),
+    );
+    if let Some((at, _)) = state
+        .newest_success(RunKind::Verify)
+        .and_then(|run| run.ended())
+    {
+        sheet.gauge(
+            "clusterd_verification_last_success_time",
+            "When the newest scheduled verification was successful, Unix seconds.",
+            seconds(at),
+        );
+    }
+}
+
+fn promised(sheet: &mut Sheet, found: &[Objective]) {
+    let set: Vec<&Objective> = found.iter().filter(|it| it.limit_ms.is_some()).collect();
+    let rows = |value: fn(&Objective) -> Option<f64>| -> Vec<_> {
+        let rows = set.iter();
+        rows.filter_map(|it| Some((vec![it.name], value(it)?)))
+            .collect()
+    };
+    let labels = &["objective"];
+    sheet.gauges(
+        "clusterd_objective_limit_seconds",
+        "What was promised, by objective.",
+        labels,
+        &rows(|it| it.limit_ms.map(seconds)),
+    );
+    sheet.gauges(
+        "clusterd_objective_measured_seconds",
+        "What was measured, by objective.",
+        labels,
+        &rows(|it| it.measured_ms.map(seconds)),
+    );
+    sheet.gauges(
+        "clusterd_objective_breached",
+        "1 while a promise is not kept, by objective.",
+        labels,
+        &rows(|it| Some(f64::from(u8::from(it.verdict == Kept::Breached)))),
     );
 }
 

@@ -2,6 +2,7 @@
 //! disk, listeners, Raft, PostgreSQL, loops; shutdown is the reverse, and never touches PostgreSQL.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -306,6 +307,27 @@ async fn say_what_forming_waits_for(inbox: Inbox) {
     }
 }
 
+/// Whether this member can read what it stores.
+fn reads_repository(config: &Config) -> bool {
+    let backup = config.backup.as_ref();
+    backup.is_some_and(|it| it.options.recipients.is_empty() || it.identity.is_some())
+}
+
+/// What verifies and prunes; none without a repository or without a PostgreSQL.
+fn backup_programs(config: &Config) -> Option<backup::Programs> {
+    let backup = config.backup.as_ref()?;
+    let own = |file: &Option<PathBuf>| file.clone().or_else(|| backup.options.credentials.clone());
+    Some(backup::Programs {
+        binary: backup.binary.clone(),
+        repository: backup.repository.clone(),
+        read_credentials: own(&backup.read_credentials),
+        prune_credentials: own(&backup.prune_credentials),
+        identity: backup.identity.clone(),
+        bin_dir: config.postgres.as_ref()?.bin_dir.clone(),
+        scratch: config.state_dir.join("postgres/verify"),
+    })
+}
+
 /// Whom a snapshot is encrypted for when its asker names nobody.
 fn backup_recipients(config: &Config) -> Vec<String> {
     let readers = config.backup.iter().flat_map(|it| &it.options.recipients);
@@ -532,7 +554,10 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         why: "not looked at yet".into(),
     });
     let verdict = watch::Sender::new(Looked::default());
-    let findings = Arc::new(Findings::with_archive(built.archive));
+    let findings = Arc::new(Findings::with_archive(
+        built.archive,
+        reads_repository(config),
+    ));
     let hold = Hold {
         release: watch::Sender::new(false),
         report: report.clone(),
@@ -606,10 +631,11 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         propose: Arc::clone(&backend) as Arc<dyn Propose>,
         turn: built.turn,
     };
-    if let Some(backups) = built.backups {
+    if let (Some(backups), Some(programs)) = (built.backups, backup_programs(config)) {
         let keeper = backup::Keeper {
             me: config.name.clone(),
             daemon_start: built.daemon_start.clone(),
+            programs,
             backups,
             board: built.board.subscribe(),
             is_current: is_current.subscribe(),

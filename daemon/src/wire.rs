@@ -18,8 +18,8 @@ use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
     Addresses, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation, Maintenance, MemberName,
-    MemberReport, Phase, Recurrence, Reign, Request, RequestKind, RequestOutcome, Rule, RuleId,
-    Schedule, Settings, Tags,
+    MemberReport, Phase, RecoverySetting, RecoverySettings, Recurrence, Reign, Request,
+    RequestKind, RequestOutcome, Rule, RuleId, RunKind, Schedule, Settings, Tags, Verification,
 };
 use cluster_proto::v1;
 
@@ -487,6 +487,7 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
         probe_limit_ms,
         keep_standby_sessions,
         backup_schedule,
+        recovery,
         parameters,
         primary_parameters,
         standby_parameters,
@@ -528,6 +529,11 @@ pub fn encode_settings(settings: &Settings) -> v1::Settings {
             true => String::new(),
             false => backup_schedule.to_string(),
         },
+        recovery: recovery
+            .changed()
+            .iter()
+            .map(|one| (one.key().to_owned(), one.to_string()))
+            .collect(),
         parameters: parameters.into_iter().collect(),
         primary_parameters: primary_parameters.into_iter().collect(),
         standby_parameters: standby_parameters.into_iter().collect(),
@@ -612,6 +618,12 @@ pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
         };
         members.insert(member_name("members", &name)?, own);
     }
+    let mut recovery = RecoverySettings::default();
+    for (key, value) in &settings.recovery {
+        let one = RecoverySetting::read(key, value)
+            .unwrap_or_else(|| Err(format!("there is no setting {key}")));
+        recovery.set(&one.map_err(|why| bad("recovery", why))?);
+    }
     Ok(Settings {
         preset: settings
             .preset
@@ -636,6 +648,7 @@ pub fn decode_settings(settings: v1::Settings) -> Result<Settings, Error> {
                 .parse()
                 .map_err(|why: String| bad("backup_schedule", why))?,
         },
+        recovery,
         parameters: settings.parameters.into_iter().collect(),
         primary_parameters: settings.primary_parameters.into_iter().collect(),
         standby_parameters: settings.standby_parameters.into_iter().collect(),
@@ -684,38 +697,58 @@ pub fn busy(busy: &Busy) -> v1::Busy {
     }
 }
 
-/// The backups that are taken by schedule; none without a schedule and without any.
-pub fn scheduled_backups(state: &ClusterState) -> Option<v1::ScheduledBackups> {
-    let schedule = &state.settings.backup_schedule;
-    if schedule.is_off() && state.backup_runs.is_empty() {
+/// What of one kind is done by schedule; none without a schedule and without any.
+pub fn scheduled_runs(state: &ClusterState, kind: RunKind) -> Option<v1::ScheduledBackups> {
+    let schedule = kind.schedule(&state.settings);
+    let newest = state.runs(kind).next_back();
+    if schedule.is_off() && newest.is_none() {
         return None;
     }
-    let newest = state.backup_runs.last();
     Some(v1::ScheduledBackups {
         schedule: schedule.to_string(),
         next_unix_ms: newest.and_then(|run| schedule.next(run.due_unix_ms)),
         newest: newest.map(backup_run),
-        newest_stored: state.stored_backup().map(backup_run),
+        newest_stored: state.newest_success(kind).map(backup_run),
     })
 }
 
 fn backup_run(run: &BackupRun) -> v1::BackupRun {
-    let (ended_unix_ms, id, bytes, failure) = match run.ended() {
-        None => (None, String::new(), 0, String::new()),
-        Some((at, BackupOutcome::Stored { id, bytes })) => {
-            (Some(at), id.clone(), *bytes, String::new())
-        }
-        Some((at, BackupOutcome::Failed { why })) => (Some(at), String::new(), 0, why.clone()),
-    };
-    v1::BackupRun {
+    let ended = run.ended();
+    let outcome = ended.map(|(_, outcome)| outcome);
+    let mut told = v1::BackupRun {
         due_unix_ms: run.due_unix_ms,
         attempt: run.attempt,
         member: run.taker.to_string(),
         began_unix_ms: run.began_unix_ms,
-        ended_unix_ms,
-        id,
-        bytes,
-        failure,
+        ended_unix_ms: ended.map(|(at, _)| at),
+        failure: outcome.and_then(BackupOutcome::failure).unwrap_or_default(),
+        ..v1::BackupRun::default()
+    };
+    match outcome {
+        Some(BackupOutcome::Stored { id, bytes }) => {
+            told.id.clone_from(id);
+            told.bytes = *bytes;
+        }
+        Some(BackupOutcome::Verified(found)) => told.verification = Some(verification(found)),
+        Some(BackupOutcome::Pruned { what }) => told.pruned.clone_from(what),
+        Some(BackupOutcome::Failed { .. }) | None => {}
+    }
+    told
+}
+
+fn verification(found: &Verification) -> v1::Verification {
+    v1::Verification {
+        verdict: found.verdict.word().to_owned(),
+        level: found.level.word().to_owned(),
+        backup: found.backup.clone().unwrap_or_default(),
+        bytes: found.bytes,
+        rto_ms: found.rto_ms,
+        rpo_ms: found.rpo_ms,
+        host: found.host.clone(),
+        version: found.version.clone(),
+        postgres: found.postgres.clone().unwrap_or_default(),
+        by: found.by.clone(),
+        problems: found.problems.clone(),
     }
 }
 

@@ -234,6 +234,12 @@ fn settings_are_read_back_as_they_were_written() {
         probe_limit_ms: 7,
         keep_standby_sessions: true,
         backup_schedule: "daily 02:00".parse().expect("a schedule"),
+        recovery: RecoverySettings {
+            verify_schedule: "0 3 * * sun".parse().expect("a schedule"),
+            keep_at_least: 3,
+            rpo_ms: Some(90_000),
+            ..RecoverySettings::default()
+        },
         parameters: map("work_mem", "8MB"),
         primary_parameters: map("checkpoint_timeout", "15min"),
         standby_parameters: map("hot_standby_feedback", "on"),

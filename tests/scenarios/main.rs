@@ -6,7 +6,8 @@
 //! witnesses and replaced hosts; `proxy` is HAProxy and libpq as real clients; `bad_input` is what is
 //! refused, and that nothing changed; `hooks` is what programs of the operator are told; `majors` is other versions of PostgreSQL; `systemd` is the
 //! installed units; `by_hand` is what somebody does to PostgreSQL behind the daemon's back;
-//! `snapshots` is a whole cluster as one file, and back on empty hosts;
+//! `snapshots` is a whole cluster as one file, and back on empty hosts; `recovery` is what the cluster does by itself to be
+//! sure of its backups;
 //! `takeover` is a PostgreSQL that ran before us, `takeover_standbys` its own standbys, `patroni` a
 //! whole Patroni cluster that is moved over; `page` is the page at
 //! `/ui` in a real browser, `explanations` what the cluster tells of itself, `monitoring` the alerts and the
@@ -42,6 +43,7 @@ mod patroni;
 mod planned;
 mod pooler;
 mod proxy;
+mod recovery;
 mod requests;
 mod snapshots;
 mod systemd;

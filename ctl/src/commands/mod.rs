@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod bundle;
+pub mod dr;
 pub mod events;
 pub mod explain;
 pub mod history;
@@ -25,13 +26,14 @@ use std::time::Duration;
 use cluster_proto::v1;
 
 use crate::args::{
-    Arguments, Command, Format, Global, MaintenanceCommand, MembersCommand, Snapshot,
+    Arguments, Command, DrCommand, Format, Global, MaintenanceCommand, MembersCommand, Snapshot,
     SnapshotCommand, Watch,
 };
 use crate::client::Client;
 use crate::exit::Stop;
 use crate::output::{Paint, Report};
 use crate::places::Places;
+use crate::time::now_unix_ms;
 use crate::view::StatusView;
 
 /// What every command has.
@@ -164,6 +166,15 @@ pub async fn run(arguments: Arguments) -> Result<(), Stop> {
         },
         Command::Backup(args) => backup::run(&context, &args.command).await,
         Command::Snapshot(args) => snapshot::run(&context, &args.command).await,
+        Command::Dr(args) => match args.command {
+            DrCommand::Status(watch) => {
+                context
+                    .show(watch, async |it| {
+                        Ok(dr::report(&it.status().await?, now_unix_ms(), it.paint))
+                    })
+                    .await
+            }
+        },
         Command::Overview(watch) => {
             context
                 .show(watch, async |it| {

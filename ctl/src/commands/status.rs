@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use cluster_proto::v1;
 
-use super::Context;
+use super::{Context, dr};
 use crate::exit::Stop;
 use crate::output::{Paint, Report};
 use crate::time::{bytes, length, moment, now_unix_ms};
@@ -283,45 +283,24 @@ impl Screen {
         self.line("Archive", &text);
     }
 
-    /// What the schedule asks for, and how the newest backup stands.
+    /// What schedules ask for, and how the newest of each stands; what is promised.
     fn backups(&mut self, status: &StatusView, now: u64) {
-        let Some(found) = &status.backups else {
-            return;
-        };
-        let age = |at: u64| length(now.saturating_sub(at));
-        let mut text = match &found.newest_stored {
-            Some(run) => format!(
-                "{} of {} ago by {}, {} bytes",
-                run.id.as_deref().unwrap_or_default(),
-                age(run.ended_unix_ms.unwrap_or(now)),
-                run.member,
-                run.bytes.unwrap_or(0)
-            ),
-            None => "none is stored by the schedule yet".to_owned(),
-        };
-        let _ = write!(text, "; schedule {}", found.schedule);
-        if let Some(at) = found.next_unix_ms {
-            let _ = write!(text, ", next {}", moment(at));
+        for (name, found) in dr::schedules(status) {
+            let (is_good, text) = dr::newest(name, found, now);
+            let text = match is_good {
+                true => text,
+                false => self.paint.bad(&text),
+            };
+            self.line(name, &text);
         }
-        match &found.newest {
-            Some(run) if run.ended_unix_ms.is_none() => {
-                let since = age(run.began_unix_ms);
-                let _ = write!(text, "; {} takes one since {since}", run.member);
-            }
-            Some(run) => {
-                if let Some(why) = &run.failure {
-                    let ended = age(run.ended_unix_ms.unwrap_or(now));
-                    let _ = write!(
-                        text,
-                        "; attempt {} of {} FAILED {ended} ago: {why}",
-                        run.attempt, run.member
-                    );
-                    text = self.paint.bad(&text);
-                }
-            }
-            None => {}
+        if status.objectives.iter().any(|it| it.limit_ms.is_some()) {
+            let (is_kept, text) = dr::sentence(&status.objectives, now);
+            let text = match is_kept {
+                true => text,
+                false => self.paint.bad(&text),
+            };
+            self.line("Objectives", &text);
         }
-        self.line("Backup", &text);
     }
 
     /// Which members are missing, what may be lost without them, and how to go on all the same.

@@ -19,6 +19,9 @@ pub struct Flags {
     /// Any moment this far back stays restorable ("7d", "36h").
     #[arg(long, value_parser = who::duration)]
     keep_window: Duration,
+    /// Backups and WAL of this database (its system identifier) alone.
+    #[arg(long)]
+    database: Option<u64>,
     /// So many backups stay, however old.
     #[arg(long, default_value = "2")]
     keep_at_least: usize,
@@ -66,7 +69,9 @@ pub async fn prune(flags: &Flags) -> Result<()> {
     let by = flags.by.clone().unwrap_or_else(who::user);
     // All of it is planned before anything goes.
     let mut plans = Vec::new();
-    for database in databases(&repository).await? {
+    let mut databases = databases(&repository).await?;
+    databases.retain(|database| flags.database.is_none_or(|own| own == *database));
+    for database in databases {
         let mut stock = prune::stock(&repository, database).await?;
         let now = now_unix_ms();
         stock.pins.extend(flags.pin.iter().map(|id| Pin {

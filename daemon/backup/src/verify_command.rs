@@ -1,6 +1,6 @@
 //! `clusterd-backup verify` and `verifications`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ pub struct Flags {
     /// This backup; without it the newest that was complete before the target.
     #[arg(long)]
     backup: Option<String>,
+    /// Backups of this database (its system identifier) alone.
+    #[arg(long)]
+    database: Option<u64>,
     #[command(flatten)]
     target: TargetFlags,
     /// A directory, absolute, with room for the whole database: the copy is made and removed below it.
@@ -52,6 +55,12 @@ pub struct Flags {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    /// Give up, and remove the copy, when standard input ends: whoever started this is gone.
+    #[arg(long)]
+    while_stdin: bool,
+    /// Nobody else uses the scratch directory: what killed verifications left there is removed first.
+    #[arg(long)]
+    clear_scratch: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -90,7 +99,13 @@ pub async fn verify(flags: &Flags) -> Result<ExitCode> {
         problems: Vec::new(),
         levels: Vec::new(),
     };
-    let (chosen, problems) = verify::choose(&repository, flags.backup.as_deref(), &target).await?;
+    let (chosen, problems) = verify::choose(
+        &repository,
+        flags.database,
+        flags.backup.as_deref(),
+        &target,
+    )
+    .await?;
     report.problems = problems;
     let mut is_out_of_time = false;
     if let Some(backup) = chosen {
@@ -167,6 +182,10 @@ async fn bounded(
             );
             std::fs::create_dir_all(scratch)
                 .with_context(|| format!("make {}", scratch.display()))?;
+            if flags.clear_scratch {
+                clear_scratch(flags, scratch, backup, target).await?;
+            }
+            require_room(scratch, backup)?;
             Some(Trial {
                 place: &flags.repository,
                 unlock: &flags.unlock,
@@ -195,6 +214,7 @@ async fn bounded(
         }
         _ = interrupt.recv() => Some("it was interrupted".to_owned()),
         _ = terminate.recv() => Some("it was told to end".to_owned()),
+        () = orphaned(flags.while_stdin) => Some("whoever started it is gone".to_owned()),
     };
     if let Some(why) = given_up {
         let level = report.levels.last().map_or(Level::Files, |it| it.level);
@@ -207,6 +227,65 @@ async fn bounded(
         report.problems.push(format!("{error:#}"));
     }
     Ok(is_out_of_time)
+}
+
+/// Resolves when standard input ends; never when that is not asked for.
+async fn orphaned(is_asked: bool) {
+    if !is_asked {
+        return std::future::pending().await;
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    // A thread of its own: it may stand in its read when everything else is done.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        drop(sender);
+    });
+    let _ = receiver.await;
+}
+
+/// Stops and removes what is left of verifications that were killed.
+async fn clear_scratch(
+    flags: &Flags,
+    scratch: &Path,
+    backup: &Manifest,
+    target: &Target,
+) -> Result<()> {
+    let bin_dir = flags.bin_dir.as_deref();
+    let bin_dir = bin_dir.context("--bin-dir is needed to stop a PostgreSQL")?;
+    for entry in
+        std::fs::read_dir(scratch).with_context(|| format!("read {}", scratch.display()))?
+    {
+        let copy = entry?.path();
+        let name = copy.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with("verify-") {
+            continue;
+        }
+        let left = Trial {
+            place: &flags.repository,
+            unlock: &flags.unlock,
+            backup,
+            target,
+            bin_dir,
+            copy: copy.clone(),
+        };
+        left.clear().await?;
+    }
+    Ok(())
+}
+
+/// What the backup holds must fit; WAL that is replayed needs room besides.
+fn require_room(scratch: &Path, backup: &Manifest) -> Result<()> {
+    let wanted: u64 = backup.files.iter().map(|file| file.bytes).sum();
+    let volume = rustix::fs::statvfs(scratch)
+        .with_context(|| format!("how much room {} has", scratch.display()))?;
+    let free = volume.f_bavail.saturating_mul(volume.f_frsize);
+    anyhow::ensure!(
+        free > wanted,
+        "{} has room for {free} bytes, and {} needs {wanted}",
+        scratch.display(),
+        backup.id
+    );
+    Ok(())
 }
 
 /// Every level that was asked for. The first two tell what they find each; nothing is started from files

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cluster_backup::Manifest;
 use cluster_core::change::{Command, Rejected};
@@ -18,8 +18,8 @@ use super::asks::{Asks, Progress, member_of, new_request_id};
 use super::settings::Wish;
 use super::topology::{self, DsnRole};
 use super::{
-    BackupControl, Collected, LocalControl, NO_TOKEN_CONFIGURED, documents, explain, settings,
-    status,
+    BackupControl, Collected, LocalControl, NO_TOKEN_CONFIGURED, documents, explain, objectives,
+    settings, status,
 };
 use crate::board::{Foresight, LeaseView, ProposeError, TrySettings};
 use crate::secret::AdminToken;
@@ -172,11 +172,12 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::Status>, Status> {
-        Ok(Response::new(status::of(
-            &self.asks.board(),
-            self.lease.as_ref(),
-            self.foresight.as_ref(),
-        )))
+        let board = self.asks.board();
+        let mut found = status::of(&board, self.lease.as_ref(), self.foresight.as_ref());
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+        let judged = objectives::of(&board, self.lease.now(), wall.unwrap_or_default());
+        found.objectives = objectives::encode(judged);
+        Ok(Response::new(found))
     }
 
     async fn get_history(

@@ -10,6 +10,7 @@ pub mod events;
 pub mod explain;
 pub mod health;
 pub mod http;
+pub mod objectives;
 pub mod peer;
 pub mod planned;
 pub mod raft;

@@ -3,7 +3,7 @@
 
 use cluster_core::decide::{self, Confirmer, Confirming};
 use cluster_core::model::lease::Moment;
-use cluster_core::model::{MemberName, PostgresStatus, RequestKind};
+use cluster_core::model::{MemberName, PostgresStatus, RequestKind, RunKind};
 use cluster_proto::v1;
 
 use super::asks::member_of;
@@ -86,7 +86,10 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         last_failover_ms: board.last_failover.map(wire::millis),
         blocked: board.look(now, decide::blocked).as_ref().map(wire::blocked),
         confirming: Some(wire::confirming(&confirming, state.settings.mode)),
-        backups: wire::scheduled_backups(state),
+        backups: wire::scheduled_runs(state, RunKind::Backup),
+        verifications: wire::scheduled_runs(state, RunKind::Verify),
+        prunings: wire::scheduled_runs(state, RunKind::Prune),
+        objectives: Vec::new(),
         fence_in_ms: lease_left
             .map(|left| left.saturating_sub(wire::millis(board.times.stop_soft))),
     }

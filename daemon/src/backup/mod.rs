@@ -7,6 +7,7 @@
 mod archiver;
 mod coverage;
 mod keeper;
+mod programs;
 mod shelf;
 mod taker;
 mod teller;
@@ -27,6 +28,7 @@ use crate::reconcile::durable::DurableRecord;
 use archiver::Archiver;
 pub use archiver::command;
 pub use keeper::Keeper;
+pub use programs::Programs;
 use shelf::Shelf;
 pub use taker::{Backups, now_unix_ms};
 use teller::Teller;

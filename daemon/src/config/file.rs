@@ -253,6 +253,15 @@ pub struct BackupTable {
     /// Bandwidth of base backups to the repository, a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rate: Option<String>,
+    /// File of options and credentials with which scheduled verifications read; default `credentials`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_credentials: Option<PathBuf>,
+    /// File of options and credentials with which scheduled prunings delete; default `credentials`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune_credentials: Option<PathBuf>,
+    /// File of a private key that opens what `recipients` encrypt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
     /// The program that PostgreSQL archives with; default `clusterd-backup` beside `clusterd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,

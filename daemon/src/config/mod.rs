@@ -122,6 +122,12 @@ pub struct BackupConfig {
     pub repository: String,
     /// What it is opened with: file of credentials, public keys, rate.
     pub options: cluster_backup::Options,
+    /// Credentials with which scheduled verifications read; none: those of the options.
+    pub read_credentials: Option<PathBuf>,
+    /// Credentials with which scheduled prunings delete; none: those of the options.
+    pub prune_credentials: Option<PathBuf>,
+    /// The private key that opens what is encrypted.
+    pub identity: Option<PathBuf>,
     /// The program that PostgreSQL archives with.
     pub binary: PathBuf,
 }

@@ -456,11 +456,12 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     let table = format!(
         "[backup]\nrepository = \"s3://bucket/prefix\"\ncredentials = \"{store}\"\n\
          recipients = [\"{key}\", \"age1short\", \"AGE-SECRET-KEY-1HUSH\"]\nmax_rate = \"fast\"\n\
-         binary = \"/nowhere/clusterd-backup\"\n"
+         binary = \"/nowhere/clusterd-backup\"\nidentity = \"/nowhere/key\"\n"
     );
     let good = format!("{}\n", place.good());
     let problems = place.problems(&(good.clone() + &table));
-    assert_eq!(problems.len(), 6, "{problems:#?}");
+    assert_eq!(problems.len(), 7, "{problems:#?}");
+    assert_has(&problems, "backup.identity", "/nowhere/key");
     assert_has(&problems, "backup.credentials", "aws_endpiont");
     assert_has(&problems, "backup.credentials", "colour");
     assert_has(&problems, "backup.recipients", "age1short");
@@ -497,7 +498,8 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     );
     let table = format!(
         "[backup]\nrepository = \"s3://bucket/prefix\"\ncredentials = \"{store}\"\n\
-         recipients = [\"{key}\"]\nmax_rate = \"50MB\"\n"
+         recipients = [\"{key}\"]\nmax_rate = \"50MB\"\n\
+         read_credentials = \"{store}\"\nprune_credentials = \"{store}\"\nidentity = \"{store}\"\n"
     );
     let config = place
         .load(&(good + &table), NO_ENVIRONMENT)
@@ -505,6 +507,13 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     let backup = config.backup.as_ref().expect("one");
     assert_eq!(backup.options.recipients[0].as_str(), key);
     assert_eq!(backup.options.max_rate, Some(50 << 20));
+    for file in [
+        &backup.read_credentials,
+        &backup.prune_credentials,
+        &backup.identity,
+    ] {
+        assert_eq!(file.as_deref(), Some(place.path("store").as_path()));
+    }
     assert!(!format!("{config:?} {}", config.dump()).contains("hush"));
 }
 

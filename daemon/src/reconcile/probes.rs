@@ -40,6 +40,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 pub struct Findings {
     inner: Mutex<Inner>,
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+    reads_repository: bool,
     written: Notify,
 }
 
@@ -93,9 +94,13 @@ impl Track {
 
 impl Findings {
     /// With what is told of the archive, when there is one.
-    pub fn with_archive(archive: Option<watch::Receiver<Option<ArchiveReport>>>) -> Findings {
+    pub fn with_archive(
+        archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+        reads_repository: bool,
+    ) -> Findings {
         Findings {
             archive,
+            reads_repository,
             ..Findings::default()
         }
     }
@@ -116,6 +121,7 @@ impl Findings {
             refusal: inner.refusal.clone(),
             archive: self.archive.as_ref().and_then(|it| it.borrow().clone()),
             has_repository: self.archive.is_some(),
+            reads_repository: self.reads_repository,
         }
     }
 

@@ -40,7 +40,8 @@ pub fn severity(event: &v1::Event) -> Severity {
         "revoked" if !PLANNED.contains(&event.reason.as_str()) => Severity::Critical,
         "members-missing" => Severity::Critical,
         "commits-overridden" | "waits-cancelled" | "strangers-ended" | "schedule-dropped"
-        | "backup-failed" | "snapshot-failed" | "snapshot-missing" => Severity::Warning,
+        | "backup-failed" | "verify-failed" | "prune-failed" | "snapshot-failed"
+        | "snapshot-missing" => Severity::Warning,
         "request-ended" if event.reason.contains("failed") => Severity::Warning,
         _ => Severity::Info,
     }

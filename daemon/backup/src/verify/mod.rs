@@ -23,6 +23,7 @@ use crate::{Error, Repository, names};
 /// The repository cannot be listed.
 pub async fn choose(
     repository: &Repository,
+    own: Option<u64>,
     wanted: Option<&str>,
     target: &Target,
 ) -> Result<(Option<Manifest>, Vec<String>), Error> {
@@ -32,6 +33,9 @@ pub async fn choose(
         let Ok(database) = database.parse() else {
             continue;
         };
+        if own.is_some_and(|own| own != database) {
+            continue;
+        }
         for id in repository.folders(&names::backups(database)).await? {
             if wanted.is_some_and(|wanted| wanted != id) {
                 continue;

@@ -102,7 +102,7 @@ impl Room {
     /// Every problem that any level finds, in one text.
     async fn problems(&self) -> String {
         let target = Target::Latest;
-        let (chosen, mut problems) = choose(&self.repository, None, &target)
+        let (chosen, mut problems) = choose(&self.repository, None, None, &target)
             .await
             .expect("listed");
         if let Some(backup) = chosen {

@@ -130,10 +130,11 @@ pub fn apply(state: &mut ClusterState, index: u64, stamp: &Stamp) -> Result<Appl
         Command::FailSnapshot { id, why } => snapshot::fail(state, at, id, why),
         Command::LoseSnapshot { id, why } => snapshot::lose(state, at, id, why),
         Command::BeginBackup {
+            what,
             due_unix_ms,
             taker,
             daemon_start,
-        } => backup::begin(state, at, *due_unix_ms, taker, daemon_start),
+        } => backup::begin(state, at, (*what, *due_unix_ms), taker, daemon_start),
         Command::EndBackup {
             run,
             member,

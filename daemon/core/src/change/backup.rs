@@ -1,8 +1,10 @@
-//! Commands about backups on a schedule: one at a time, each moment of the schedule once, void when another epoch
-//! began meanwhile.
+//! Commands about what is done for backups on a schedule: one of a kind at a time, each moment of a schedule once; a
+//! backup is void when another epoch began meanwhile.
 
-use crate::model::backup_run::{ATTEMPTS, BackupOutcome, BackupRun, BackupStage, RUNS_KEPT};
-use crate::model::{ClusterState, MemberKind, MemberName};
+use crate::model::backup_run::{
+    ATTEMPTS, BackupOutcome, BackupRun, BackupStage, RUNS_KEPT, RunKind,
+};
+use crate::model::{ClusterState, MemberKind, MemberName, Verification, units};
 
 use super::apply::{Applied, At, note};
 use super::command::Rejected;
@@ -11,7 +13,7 @@ use super::command::Rejected;
 pub(super) fn begin(
     state: &mut ClusterState,
     at: At,
-    due_unix_ms: u64,
+    (what, due_unix_ms): (RunKind, u64),
     taker: &MemberName,
     daemon_start: &str,
 ) -> Result<Applied, Rejected> {
@@ -24,20 +26,22 @@ pub(super) fn begin(
             "{taker} is a witness: it has no PostgreSQL"
         )));
     }
-    if state.settings.backup_schedule.is_off() {
-        return Err(Rejected::WrongMoment(
-            "there is no backup_schedule any more".to_owned(),
-        ));
+    if what.schedule(&state.settings).is_off() {
+        return Err(Rejected::WrongMoment(format!(
+            "there is no {} any more",
+            what.key()
+        )));
     }
     if state.followable().is_none() {
         return Err(Rejected::WrongMoment(
             "there is no primary: whose data a backup would hold is not settled".to_owned(),
         ));
     }
-    let attempt = attempt(state.backup_runs.last(), due_unix_ms)?;
+    let attempt = attempt(state.runs(what).next_back(), what, due_unix_ms)?;
     let epoch = state.epoch();
     state.backup_runs.push(BackupRun {
         index: at.index,
+        what,
         due_unix_ms,
         attempt,
         began_unix_ms: at.unix_ms,
@@ -46,21 +50,22 @@ pub(super) fn begin(
         epoch,
         stage: BackupStage::Running,
     });
-    forget(state);
+    forget(state, what);
     let text = format!("by schedule, attempt {attempt} of {ATTEMPTS}");
-    note(state, at, "backup", Some(taker), text);
+    note(state, at, what.word(), Some(taker), text);
     Ok(Applied::Changed)
 }
 
 /// Which attempt at this moment of the schedule the next one would be.
-fn attempt(newest: Option<&BackupRun>, due_unix_ms: u64) -> Result<u32, Rejected> {
+fn attempt(newest: Option<&BackupRun>, what: RunKind, due_unix_ms: u64) -> Result<u32, Rejected> {
     let Some(newest) = newest else {
         return Ok(1);
     };
     if newest.is_open() {
         return Err(Rejected::Refused(format!(
-            "{} takes a backup already: one at a time",
-            newest.taker
+            "{} is at a {} already: one at a time",
+            newest.taker,
+            what.word()
         )));
     }
     if newest.due_unix_ms < due_unix_ms {
@@ -69,18 +74,20 @@ fn attempt(newest: Option<&BackupRun>, due_unix_ms: u64) -> Result<u32, Rejected
     let is_same = newest.due_unix_ms == due_unix_ms;
     match is_same && newest.failed_at().is_some() && newest.attempt < ATTEMPTS {
         true => Ok(newest.attempt + 1),
-        false => Err(Rejected::Refused(
-            "this moment of the backup_schedule was taken care of".to_owned(),
-        )),
+        false => Err(Rejected::Refused(format!(
+            "this moment of the {} was taken care of",
+            what.key()
+        ))),
     }
 }
 
-/// The oldest go, but for the newest that is stored.
-fn forget(state: &mut ClusterState) {
-    while state.backup_runs.len() > RUNS_KEPT {
-        let stored = state.stored_backup().map(|run| run.index);
+/// The oldest of this kind go, but for the newest that went well.
+fn forget(state: &mut ClusterState, what: RunKind) {
+    while state.runs(what).count() > RUNS_KEPT {
+        let good = state.newest_success(what).map(|run| run.index);
         let mut runs = state.backup_runs.iter();
-        match runs.position(|run| Some(run.index) != stored && !run.is_open()) {
+        let may = |run: &BackupRun| run.what == what && Some(run.index) != good && !run.is_open();
+        match runs.position(may) {
             Some(oldest) => drop(state.backup_runs.remove(oldest)),
             None => break,
         }
@@ -98,13 +105,12 @@ pub(super) fn end(
     let epoch = state.epoch();
     let found = state.backup_runs.iter_mut().find(|it| it.index == run);
     let Some(found) = found else {
-        return Err(Rejected::Refused(format!(
-            "no backup began with entry {run}"
-        )));
+        return Err(Rejected::Refused(format!("nothing began with entry {run}")));
     };
     if found.taker != *member {
         return Err(Rejected::Refused(format!(
-            "{} takes the backup of entry {run}, not {member}",
+            "the {} of entry {run} is {}'s, not {member}'s",
+            found.what.word(),
             found.taker
         )));
     }
@@ -112,9 +118,16 @@ pub(super) fn end(
         return match known == outcome {
             true => Ok(Applied::Unchanged),
             false => Err(Rejected::Refused(format!(
-                "the backup of entry {run} is over already"
+                "the {} of entry {run} is over already",
+                found.what.word()
             ))),
         };
+    }
+    if !outcome.is_of(found.what) {
+        return Err(Rejected::Refused(format!(
+            "that is not how a {} ends",
+            found.what.word()
+        )));
     }
     let outcome = match outcome {
         BackupOutcome::Stored { id, .. } if found.epoch != epoch => {
@@ -127,17 +140,40 @@ pub(super) fn end(
                 ),
             }
         }
-        BackupOutcome::Stored { .. } | BackupOutcome::Failed { .. } => outcome.clone(),
+        BackupOutcome::Stored { .. }
+        | BackupOutcome::Failed { .. }
+        | BackupOutcome::Verified(_)
+        | BackupOutcome::Pruned { .. } => outcome.clone(),
     };
-    let (what, text) = match &outcome {
-        BackupOutcome::Stored { id, bytes } => ("backup-completed", format!("{id}, {bytes} bytes")),
-        BackupOutcome::Failed { why } => ("backup-failed", why.clone()),
+    let (how, text) = match (&outcome, outcome.failure()) {
+        (_, Some(why)) => ("failed", why),
+        (BackupOutcome::Stored { id, bytes }, None) => {
+            ("completed", format!("{id}, {bytes} bytes"))
+        }
+        (BackupOutcome::Pruned { what }, None) => ("completed", what.clone()),
+        (BackupOutcome::Verified(seen), None) => ("completed", verified(seen)),
+        (BackupOutcome::Failed { why }, None) => ("failed", why.clone()),
     };
+    let what = format!("{}-{how}", found.what.word());
     let taker = found.taker.clone();
     found.stage = BackupStage::Ended {
         at_unix_ms: at.unix_ms,
         outcome,
     };
-    note(state, at, what, Some(&taker), text);
+    note(state, at, &what, Some(&taker), text);
     Ok(Applied::Changed)
+}
+
+fn verified(seen: &Verification) -> String {
+    let rto = seen.rto_ms.map_or_else(String::new, |ms| {
+        let length = std::time::Duration::from_millis(ms);
+        format!(", first answer after {}", units::show_duration(length))
+    });
+    format!(
+        "{} {}, level {}, {} bytes{rto}",
+        seen.verdict.word(),
+        seen.backup.as_deref().unwrap_or_default(),
+        seen.level.word(),
+        seen.bytes
+    )
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::backup_run::BackupOutcome;
+use crate::model::backup_run::{BackupOutcome, RunKind};
 use crate::model::bypass::Bypass;
 use crate::model::lease::Preset;
 use crate::model::member::{Addresses, SealReport, Tags};
@@ -282,8 +282,11 @@ pub enum Command {
         /// Why, as a sentence.
         why: String,
     },
-    /// A backup begins that the schedule asks for.
+    /// A backup, a verification or a pruning begins that a schedule asks for.
     BeginBackup {
+        /// Which of them.
+        #[serde(default, skip_serializing_if = "RunKind::is_backup")]
+        what: RunKind,
         /// The moment of the schedule, Unix milliseconds.
         due_unix_ms: u64,
         /// Who takes it.

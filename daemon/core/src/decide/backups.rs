@@ -1,11 +1,11 @@
-//! Rule: a backup that the schedule asks for is taken, by one member that the leader names. One that was missed
-//! (nobody led, nobody could) is made up for once, as soon as somebody can.
+//! Rule: what a schedule asks for (a backup, a verification, a pruning) is done, by one member that the leader names.
+//! One that was missed (nobody led, nobody could) is made up for once, as soon as somebody can.
 
 use std::time::Duration;
 
 use crate::change::Command;
 use crate::model::MemberName;
-use crate::model::backup_run::{ATTEMPTS, BackupOutcome, BackupRun};
+use crate::model::backup_run::{ATTEMPTS, BackupOutcome, BackupRun, RunKind};
 use crate::model::view::ClusterView;
 
 use super::cluster::{Verdict, propose};
@@ -15,9 +15,28 @@ use super::snapshots::{SILENCE_LIMIT, copying_costs};
 /// After a failure it is tried again no earlier. Judgement: long enough for a restart or a failover to be over.
 pub const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Begins the backup that is due, and gives one up whose taker is gone.
+/// Begins what is due, and gives up what is at somebody's who is gone. One of a kind at a time; one that waits does not
+/// hold up the others.
 pub fn scheduled(view: &ClusterView) -> Verdict {
-    if let Some(run) = view.state.open_backup() {
+    let mut waits = Verdict::Pass;
+    for kind in RunKind::ALL {
+        match of_kind(view, kind) {
+            Verdict::Pass => {}
+            Verdict::Wait(why) => {
+                if waits == Verdict::Pass {
+                    waits = Verdict::Wait(why);
+                }
+            }
+            found @ (Verdict::Propose(..) | Verdict::Voters(..) | Verdict::Elect(..)) => {
+                return found;
+            }
+        }
+    }
+    waits
+}
+
+fn of_kind(view: &ClusterView, kind: RunKind) -> Verdict {
+    if let Some(run) = view.state.open_run(kind) {
         return watch(view, run);
     }
     let is_open = view.state.followable().is_some_and(|it| it.is_activated);
@@ -26,19 +45,20 @@ pub fn scheduled(view: &ClusterView) -> Verdict {
     if view.state.pause.is_some() || !is_open || !has_heard {
         return Verdict::Pass;
     }
-    let Some(due_unix_ms) = due(view) else {
+    let Some(due_unix_ms) = due(view, kind) else {
         return Verdict::Pass;
     };
-    match taker(view) {
+    match taker(view, kind) {
         Ok((taker, daemon_start)) => {
             let begin = Command::BeginBackup {
+                what: kind,
                 due_unix_ms,
                 taker: taker.clone(),
                 daemon_start,
             };
             propose(begin, Reason::BackupDue(taker))
         }
-        Err(why) => Verdict::Wait(Reason::BackupWaits(why)),
+        Err(why) => Verdict::Wait(Reason::BackupWaits(format!("{}: {why}", kind.key()))),
     }
 }
 
@@ -49,7 +69,7 @@ fn watch(view: &ClusterView, run: &BackupRun) -> Verdict {
         return Verdict::Pass;
     }
     let why = format!(
-        "{} was not heard for {} s while it took it",
+        "{} was not heard for {} s while it was at it",
         run.taker,
         SILENCE_LIMIT.as_secs()
     );
@@ -61,12 +81,19 @@ fn watch(view: &ClusterView, run: &BackupRun) -> Verdict {
     propose(void, Reason::BackupVoid(run.taker.clone()))
 }
 
-/// The moment of the schedule that is to be taken care of now. Without any backup yet it is the newest past one,
-/// so a schedule's first backup is taken at once.
-fn due(view: &ClusterView) -> Option<u64> {
+/// The moment of the schedule that is to be taken care of now. Without any run yet it is the newest past one, so the
+/// first is done at once; but nothing is proven or deleted before the first backup that a schedule asks for.
+fn due(view: &ClusterView, kind: RunKind) -> Option<u64> {
     let now = view.wall_unix_ms?;
-    let latest = view.state.settings.backup_schedule.latest(now)?;
-    let Some(newest) = view.state.backup_runs.last() else {
+    let settings = &view.state.settings;
+    let latest = kind.schedule(settings).latest(now)?;
+    let is_first_missing = kind != RunKind::Backup
+        && !settings.backup_schedule.is_off()
+        && view.state.stored_backup().is_none();
+    if is_first_missing {
+        return None;
+    }
+    let Some(newest) = view.state.runs(kind).next_back() else {
         return Some(latest);
     };
     if newest.due_unix_ms < latest {
@@ -78,22 +105,29 @@ fn due(view: &ClusterView) -> Option<u64> {
     may.then_some(newest.due_unix_ms)
 }
 
-/// A standby that streams, rather not the one that leads; else the primary. It must have a repository.
-fn taker(view: &ClusterView) -> Result<(MemberName, String), String> {
+/// A standby that streams, rather not the one that leads; else the primary. It must have a repository, and for all
+/// but a backup be able to read it.
+fn taker(view: &ClusterView, kind: RunKind) -> Result<(MemberName, String), String> {
     let all = view.state.databases();
     let can = all.filter_map(|(name, member)| {
         let cost = copying_costs(view, name)?;
         let report = view.fresh(name)?;
         let leads = member.node == view.me;
-        report
-            .health
-            .has_repository
-            .then_some((cost, leads, name, &report.daemon_start))
+        let health = &report.health;
+        let can = health.has_repository && (kind == RunKind::Backup || health.reads_repository);
+        can.then_some((cost, leads, name, &report.daemon_start))
     });
     let best = can.min();
     best.map(|(_, _, name, start)| (name.clone(), start.clone()))
         .ok_or_else(|| {
-            "no member that is heard has both a [backup] repository and a PostgreSQL that can be copied now"
-                .to_owned()
+            let what = match kind {
+                RunKind::Backup => "a [backup] repository",
+                RunKind::Verify | RunKind::Prune => {
+                    "a [backup] repository that it can read ([backup] identity)"
+                }
+            };
+            format!(
+                "no member that is heard has both {what} and a PostgreSQL that can be copied now"
+            )
         })
 }

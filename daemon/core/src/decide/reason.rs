@@ -248,15 +248,15 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "backup-due",
-        "The setting backup_schedule asks for a backup; the named member takes it.",
+        "A schedule asks for a backup, a verification or a pruning (backup_schedule, verify_schedule, prune_schedule); the named member does it.",
     ),
     (
         "backup-waits",
-        "The setting backup_schedule asks for a backup and nobody can take it now; it is taken as soon as somebody can.",
+        "A schedule asks for a backup, a verification or a pruning (backup_schedule, verify_schedule, prune_schedule) and nobody can do it now; it is done as soon as somebody can.",
     ),
     (
         "backup-void",
-        "The member that takes a scheduled backup has not been heard for half a minute; the backup is recorded as failed and tried again.",
+        "The member that takes, verifies or prunes backups by schedule has not been heard for half a minute; that is recorded as failed and tried again.",
     ),
     (
         "commits-bypassed",

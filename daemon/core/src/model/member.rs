@@ -165,6 +165,9 @@ pub struct Health {
     /// It has a repository of backups.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_repository: bool,
+    /// It can read what it stores there: nothing is encrypted, or it has a key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads_repository: bool,
 }
 
 /// What a running server would have with a new start.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::MemberName;
 use super::lease::{LeaseTimes, Preset};
 use super::member::Tags;
+use super::recovery::RecoverySettings;
 use super::recurrence::Recurrence;
 
 /// Who must confirm a commit.
@@ -144,6 +145,9 @@ pub struct Settings {
     /// When the cluster takes a base backup by itself. Default: never.
     #[serde(skip_serializing_if = "Recurrence::is_off")]
     pub backup_schedule: Recurrence,
+    /// What is proven and deleted by schedule, and what is promised.
+    #[serde(skip_serializing_if = "RecoverySettings::is_default")]
+    pub recovery: RecoverySettings,
     /// PostgreSQL parameters of every member; a member's own config file wins over them.
     pub parameters: BTreeMap<String, String>,
     /// The same, of whoever is the primary; they win over those of every member.
@@ -177,6 +181,7 @@ impl Default for Settings {
             probe_limit_ms: 5000,
             keep_standby_sessions: false,
             backup_schedule: Recurrence::Off,
+            recovery: RecoverySettings::default(),
             parameters: BTreeMap::new(),
             primary_parameters: BTreeMap::new(),
             standby_parameters: BTreeMap::new(),

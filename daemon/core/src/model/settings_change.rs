@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::MemberName;
 use super::lease::Preset;
+use super::recovery::RecoverySetting;
 use super::recurrence::Recurrence;
 use super::settings::{MemberSettings, Mode, Settings};
 
@@ -49,6 +50,9 @@ pub struct SettingsChange {
     /// See [`Settings::backup_schedule`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup_schedule: Option<Recurrence>,
+    /// See [`Settings::recovery`]; one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recovery: Vec<RecoverySetting>,
     /// See [`Settings::zones`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: OfMembers<String>,
@@ -111,6 +115,9 @@ impl SettingsChange {
         next.keep_standby_sessions = keeps.unwrap_or(next.keep_standby_sessions);
         if let Some(schedule) = &self.backup_schedule {
             next.backup_schedule = schedule.clone();
+        }
+        for one in &self.recovery {
+            next.recovery.set(one);
         }
         put(&self.zones, &mut next.zones);
         put(&self.parameters, &mut next.parameters);

@@ -24,6 +24,7 @@ impl Settings {
             found.push("probe_limit: a busy disk takes that long (at least 1s)".to_owned());
         }
         found.extend(self.durability().problems_among(members));
+        found.extend(self.recovery.problems());
         for (name, own) in &self.members {
             match members.get(name) {
                 None => found.push(format!(

@@ -29,6 +29,12 @@ impl Settings {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
+        let recovery = self.recovery.changed();
+        rows.extend(
+            recovery
+                .iter()
+                .map(|one| (one.key().to_owned(), one.to_string())),
+        );
         let mut put = |key: String, value: Option<String>| {
             rows.extend(value.map(|value| (key, value)));
         };

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::ids::MemberName;
 use super::parameters;
+use super::recovery::RecoverySetting;
 use super::recurrence::Recurrence;
 use super::settings_change::{OfMembers, ParameterChange, SettingsChange};
 use super::units;
@@ -23,7 +24,8 @@ pub struct Assignment {
 /// Keys of the cluster, for people.
 pub const CLUSTER_KEYS: &str = "mode, k, k_min, preset, zones.MEMBER, parameters.NAME, primary.parameters.NAME, \
      standby.parameters.NAME, maximum_lag_on_failover, seal_patience, probe_limit, keep_standby_sessions, \
-     backup_schedule";
+     backup_schedule, verify_schedule, verify_level, verify_timeout, prune_schedule, keep_window, keep_at_least, rto, \
+     rpo, backup_age, verification_age";
 /// Keys of one member, for people.
 pub const MEMBER_KEYS: &str = "parameters.NAME, nofailover, failover_priority, noloadbalance, clonefrom, nosync, sync_priority";
 /// The plain ones of a member, to tell somebody who forgot to name it.
@@ -104,7 +106,13 @@ impl Reader {
             _ if TAGS.contains(&key) => {
                 self.problem(key, "is of one member (add --member NAME)");
             }
-            _ => self.of_cluster_by_name(key, value),
+            _ => match RecoverySetting::read(key, value) {
+                Some(read) => {
+                    let read = self.unit(key, read);
+                    self.change.recovery.extend(read);
+                }
+                None => self.of_cluster_by_name(key, value),
+            },
         }
     }
 

@@ -7,11 +7,14 @@ use cluster_core::change::{Applied, Command, Rejected, Stamp, apply};
 use cluster_core::decide::backups::{RETRY_AFTER, scheduled};
 use cluster_core::decide::snapshots::SILENCE_LIMIT;
 use cluster_core::decide::{Reason, Verdict};
-use cluster_core::model::backup_run::{ATTEMPTS, RUNS_KEPT};
+use cluster_core::model::backup_run::{self, ATTEMPTS, RUNS_KEPT};
+use cluster_core::model::objectives::{Kept, Objective, objectives};
 use cluster_core::model::postgres::Follows;
+use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::view::ClusterView;
 use cluster_core::model::{
-    BackupOutcome, ClusterState, Epoch, MemberName, NodeId, PostgresStatus, SettingsChange,
+    BackupOutcome, ClusterState, Epoch, MemberName, NodeId, PostgresStatus, RecoverySetting,
+    RunKind, SettingsChange, Verification,
 };
 
 use crate::cluster::{grant, name, put, revoke, rule, seal};
@@ -38,6 +41,7 @@ impl Night {
         for member in ["a", "b", "c"] {
             let report = look.report(member);
             report.health.has_repository = true;
+            report.health.reads_repository = true;
             report.daemon_start = format!("{member}-1");
             if let PostgresStatus::Standby(standby) = &mut report.postgres {
                 standby.follows = Some(Follows {
@@ -52,7 +56,7 @@ impl Night {
             now: NOW,
             index: 100,
         };
-        assert_eq!(night.set(schedule), Ok(Applied::Changed));
+        assert!(night.set(schedule).is_ok());
         night
     }
 
@@ -116,6 +120,26 @@ impl Night {
             "another leader proposes the same: refused"
         );
         taker
+    }
+
+    fn change(&mut self, key: &str, value: &str) {
+        let one = RecoverySetting::read(key, value).expect("a key");
+        let change = SettingsChange {
+            recovery: vec![one.expect("a value")],
+            ..SettingsChange::default()
+        };
+        let done = self.commit(Command::ChangeSettings {
+            change: Box::new(change),
+            expected: None,
+            by: "a test".to_owned(),
+        });
+        assert_eq!(done, Ok(Applied::Changed));
+    }
+
+    fn objective(&self, name: &str, recoverable: Option<u64>) -> Objective {
+        let all = objectives(self.state(), recoverable, self.now);
+        let found = all.into_iter().find(|it| it.name == name);
+        found.expect("an objective of this name")
     }
 
     fn end(&mut self, outcome: BackupOutcome) -> Result<Applied, Rejected> {
@@ -306,6 +330,7 @@ fn nothing_begins_while_paused_or_without_a_schedule() {
     assert_eq!(night.set("off"), Ok(Applied::Changed));
     assert!(night.is_quiet());
     let begin = Command::BeginBackup {
+        what: RunKind::Backup,
         due_unix_ms: NOW,
         taker: name("b"),
         daemon_start: String::new(),
@@ -329,4 +354,192 @@ fn the_newest_stored_one_is_remembered_however_many_fail() {
     assert_eq!(night.state().backup_runs.len(), RUNS_KEPT);
     let kept = night.state().stored_backup().expect("remembered");
     assert_eq!(kept.due_unix_ms, NOW);
+}
+
+fn verified(verdict: backup_run::Verdict) -> BackupOutcome {
+    BackupOutcome::Verified(Box::new(Verification {
+        verdict,
+        level: cluster_core::model::recovery::VerifyLevel::Start,
+        backup: Some("one".to_owned()),
+        bytes: 9,
+        rto_ms: Some(20_000),
+        rpo_ms: None,
+        host: "h".to_owned(),
+        version: "0".to_owned(),
+        postgres: None,
+        by: "schedule".to_owned(),
+        problems: vec!["base.tar is damaged".to_owned()],
+    }))
+}
+
+#[test]
+fn nothing_is_proven_before_the_first_backup_and_a_backup_and_a_proof_go_side_by_side() {
+    let mut night = Night::new("every 1h");
+    night.change("verify_schedule", "0 5 * * *");
+    assert_eq!(night.begins(), name("c"));
+    assert!(night.is_quiet(), "there is nothing to prove yet");
+    night.is_stored();
+    night.begins();
+    assert!(night.state().open_run(RunKind::Verify).is_some());
+    assert!(night.end(stored()).is_err(), "that is not how a proof ends");
+    assert!(night.is_quiet());
+    night.now += HOUR;
+    night.begins();
+    assert!(night.state().open_run(RunKind::Backup).is_some());
+    assert!(night.state().open_run(RunKind::Verify).is_some());
+    assert!(night.is_quiet(), "one of a kind");
+}
+
+#[test]
+fn a_proof_that_failed_is_tried_again_and_one_that_was_out_of_time_waits_for_its_next_moment() {
+    for (verdict, attempts) in [
+        (backup_run::Verdict::Failed, ATTEMPTS),
+        (backup_run::Verdict::TimedOut, 1),
+        (backup_run::Verdict::Successful, 1),
+    ] {
+        let mut night = Night::new("off");
+        night.change("verify_schedule", "daily 02:00");
+        for _ in 0..attempts {
+            night.begins();
+            assert_eq!(night.end(verified(verdict)), Ok(Applied::Changed));
+            night.now += u64::try_from(RETRY_AFTER.as_millis()).expect("short");
+        }
+        assert!(night.is_quiet(), "{verdict:?}");
+        let last = night.state().history.last().expect("a line").clone();
+        let is_good = verdict == backup_run::Verdict::Successful;
+        let what = if is_good {
+            "verify-completed"
+        } else {
+            "verify-failed"
+        };
+        assert_eq!(last.what, what);
+        assert!(last.reason.contains(verdict.word()), "{}", last.reason);
+        assert_eq!(last.reason.contains("damaged"), !is_good);
+    }
+}
+
+#[test]
+fn who_cannot_read_the_repository_takes_backups_and_proves_and_prunes_nothing() {
+    let mut night = Night::new("off");
+    night.change("prune_schedule", "daily 02:00");
+    night.look.report("c").health.reads_repository = false;
+    assert_eq!(night.begins(), name("b"));
+    let pruned = BackupOutcome::Pruned {
+        what: "nothing went".to_owned(),
+    };
+    assert_eq!(night.end(pruned), Ok(Applied::Changed));
+    assert!(night.is_quiet());
+    night.now += 24 * HOUR;
+    for member in ["a", "b"] {
+        night.look.report(member).health.reads_repository = false;
+    }
+    let Verdict::Wait(Reason::BackupWaits(why)) = night.judge(HEARD) else {
+        panic!("somebody is named: {:?}", night.judge(HEARD));
+    };
+    assert!(
+        why.contains("prune_schedule") && why.contains("identity"),
+        "{why}"
+    );
+    assert_eq!(night.set("every 1h"), Ok(Applied::Changed));
+    assert_eq!(night.begins(), name("c"), "what waits holds up nobody");
+}
+
+#[test]
+fn ages_are_breached_from_the_beginning_and_from_a_moment_on() {
+    let mut night = Night::new("every 1h");
+    assert_eq!(night.objective("backup-age", None).verdict, Kept::NotSet);
+    night.change("backup_age", "2h");
+    night.change("verification_age", "25h");
+    for name in ["backup-age", "verification-age"] {
+        let missing = night.objective(name, None);
+        assert_eq!(
+            (missing.verdict, missing.measured_ms),
+            (Kept::Breached, None)
+        );
+        assert_eq!(missing.since_unix_ms, None, "it never was kept");
+    }
+    night.begins();
+    night.is_stored();
+    night.now += 2 * HOUR;
+    assert_eq!(night.objective("backup-age", None).verdict, Kept::Ok);
+    night.now += 1;
+    let late = night.objective("backup-age", None);
+    assert_eq!(
+        (late.verdict, late.measured_ms),
+        (Kept::Breached, Some(2 * HOUR + 1))
+    );
+    assert_eq!(late.since_unix_ms, Some(night.now - 1));
+    assert_eq!(late.of, "one");
+    night.change("verify_schedule", "daily 02:00");
+    while night.state().open_run(RunKind::Verify).is_none() {
+        night.begins();
+        if night.state().open_run(RunKind::Verify).is_none() {
+            night.is_stored();
+        }
+    }
+    let done = night.end(verified(backup_run::Verdict::Failed));
+    assert_eq!(done, Ok(Applied::Changed));
+    let unproven = night.objective("verification-age", None);
+    assert_eq!(
+        unproven.verdict,
+        Kept::Breached,
+        "a failed one proves nothing"
+    );
+}
+
+#[test]
+fn recovery_is_judged_by_the_last_failover_the_last_restore_and_the_archive() {
+    let mut night = Night::new("off");
+    night.change("rto", "10s");
+    night.change("rpo", "90s");
+    for name in ["rto-failover", "rto-restore", "rpo-archive"] {
+        assert_eq!(
+            night.objective(name, None).verdict,
+            Kept::NotMeasured,
+            "{name}"
+        );
+    }
+    let now = night.now;
+    assert_eq!(
+        night.objective("rpo-archive", Some(now - 90_000)).verdict,
+        Kept::Ok
+    );
+    let late = night.objective("rpo-archive", Some(now - 90_001));
+    assert_eq!(late.verdict, Kept::Breached);
+    assert_eq!(late.since_unix_ms, Some(now - 1));
+    night.change("verify_schedule", "daily 02:00");
+    night.begins();
+    let done = night.end(verified(backup_run::Verdict::Successful));
+    assert_eq!(done, Ok(Applied::Changed));
+    let slow = night.objective("rto-restore", None);
+    assert_eq!(
+        (slow.verdict, slow.measured_ms),
+        (Kept::Breached, Some(20_000))
+    );
+    assert_eq!(slow.since_unix_ms, Some(night.now), "when it was measured");
+    let entry = |what: &str, at_unix_ms| HistoryEntry {
+        index: 1,
+        at_unix_ms,
+        epoch: Epoch(2),
+        what: what.to_owned(),
+        member: Some(name("b")),
+        timeline: None,
+        lsn: None,
+        reason: String::new(),
+    };
+    let history = &mut night.look.state.history;
+    history.push(entry("revoked", NOW));
+    history.push(entry("granted", NOW + 3_000));
+    history.push(entry("activated", NOW + 4_000));
+    let failover = night.objective("rto-failover", None);
+    assert_eq!(
+        (failover.verdict, failover.measured_ms),
+        (Kept::Ok, Some(4_000))
+    );
+    assert_eq!(failover.at_unix_ms, Some(NOW + 4_000));
+    // A planned hand-over is none.
+    let history = &mut night.look.state.history;
+    history.push(entry("released", NOW + 10_000));
+    history.push(entry("activated", NOW + 60_000));
+    assert_eq!(night.objective("rto-failover", None), failover);
 }

@@ -42,7 +42,19 @@ impl Check<'_> {
             let own = std::env::current_exe().unwrap_or_default();
             own.with_file_name("clusterd-backup")
         };
+        for (key, file) in [
+            ("backup.read_credentials", &table.read_credentials),
+            ("backup.prune_credentials", &table.prune_credentials),
+            ("backup.identity", &table.identity),
+        ] {
+            if let Some(file) = file {
+                self.private(key, file);
+            }
+        }
         BackupConfig {
+            read_credentials: table.read_credentials.clone(),
+            prune_credentials: table.prune_credentials.clone(),
+            identity: table.identity.clone(),
             repository: place.clone(),
             options: Options {
                 credentials: table.credentials.clone(),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use cluster_core::model::lease::Preset;
 use cluster_core::model::settings::Mode;
 use cluster_core::model::{
-    Addresses, ClusterName, MemberKind, MemberName, Recurrence, Settings, Tags,
+    Addresses, ClusterName, MemberKind, MemberName, RecoverySettings, Recurrence, Settings, Tags,
 };
 
 use super::file::{File, GuardTable, SettingsTable};
@@ -468,6 +468,7 @@ impl Check<'_> {
             probe_limit_ms: milliseconds(self.duration("settings.probe_limit", &table.probe_limit)),
             keep_standby_sessions: table.keep_standby_sessions,
             backup_schedule,
+            recovery: RecoverySettings::default(),
             parameters: self.parameters("settings.parameters", &table.parameters),
             primary_parameters: BTreeMap::new(),
             standby_parameters: BTreeMap::new(),
