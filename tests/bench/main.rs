@@ -1,5 +1,6 @@
-//! `cargo xtask bench failover`: how long nobody can write, for each way to lose a primary, as a
-//! client outside measures it; with it what was lost and whether two primaries acknowledged at once.
+//! `cargo xtask bench failover`: how long nobody can write, for each way to lose a primary, or a standby
+//! that every commit waits for, as a client outside measures it; with it what was lost and whether two
+//! primaries acknowledged at once.
 //!
 //! Writes its table into `docs/benchmarks.md`. Figures of a development build mean nothing.
 

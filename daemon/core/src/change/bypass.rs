@@ -27,7 +27,7 @@ pub(super) fn tell(state: &mut ClusterState, at: At, told: &Bypass) -> Result<Ap
     let mut lines = Vec::new();
     if overrides != told.overrides {
         let text = match told.overrides.is_empty() {
-            true => "every role and database waits again as the mode promises".to_owned(),
+            true => "every commit that can be seen waits again as the mode promises".to_owned(),
             false => format!(
                 "their commits do not wait as the mode promises: {}",
                 told.overrides.join("; ")

@@ -26,6 +26,11 @@ pub(super) fn tell(
         names.join(", ")
     );
     note(state, at, "members-missing", None, text);
-    state.missing_told = Some(told.clone());
+    let before = state.missing_told.take();
+    let mut known = told.clone();
+    if let Some(before) = before.filter(|before| before.epoch == told.epoch) {
+        known.members.extend(before.members);
+    }
+    state.missing_told = Some(known);
     Ok(Applied::Changed)
 }

@@ -1,5 +1,5 @@
-//! Rule: that a promotion waits for members stands in the history, once for each set of them, so that it
-//! can be said later since when it did.
+//! Rule: that a promotion waits for members stands in the history, once for each of them, so that it can
+//! be said later since when it did; one that comes and goes must not push everything else out.
 
 use crate::change::Command;
 use crate::model::missing::MissingTold;
@@ -21,7 +21,8 @@ pub fn tell(view: &ClusterView) -> Verdict {
         epoch: view.state.epoch(),
         members: found.missing.into_iter().map(|(name, _)| name).collect(),
     };
-    if view.state.missing_told.as_ref() == Some(&told) {
+    let before = view.state.missing_told.as_ref();
+    if before.is_some_and(|it| it.epoch == told.epoch && it.members.is_superset(&told.members)) {
         return Verdict::Pass;
     }
     let names = told.members.iter().cloned().collect();

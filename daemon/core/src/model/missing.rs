@@ -12,6 +12,6 @@ use super::{Epoch, MemberName};
 pub struct MissingTold {
     /// The epoch that has ended.
     pub epoch: Epoch,
-    /// Who.
+    /// Who, all that were told of since then.
     pub members: BTreeSet<MemberName>,
 }

@@ -1,5 +1,5 @@
 //! Which PostgreSQL parameters may be set by whom. Only names and shapes are judged here; values are
-//! judged by PostgreSQL itself, on every member, before a change is proposed.
+//! judged by PostgreSQL itself, on every member, before a change is proposed, but for the few that a promise rests on.
 
 /// Why a parameter belongs to clusterd.
 const PLACE: &str = "is the place of this member's server, which its config file says";

@@ -7,6 +7,7 @@ use cluster_core::change::Command;
 use cluster_core::decide::{Verdict, decide_cluster};
 use cluster_core::model::confirmation::{Proven, StandbySeen, SyncName, SyncReport};
 use cluster_core::model::member::{Health, Probe, SealReport};
+use cluster_core::model::missing::MissingTold;
 use cluster_core::model::postgres::{Primary, Receiver, Sender, Standby};
 use cluster_core::model::settings::{Durability, Mode};
 use cluster_core::model::view::{ClusterView, Seen};
@@ -555,6 +556,23 @@ fn that_a_promotion_waits_for_members_is_told_once_it_has_lasted_a_lease() {
             .contains("a, c; at risk: writes acknowledged behind 0/C8")
     );
     assert_eq!(look.verdict().1, "missing-members", "told once");
+    // One that was not told of is news; one that comes and goes is not.
+    let told = look.state.missing_told.clone().expect("told");
+    let only = |member: &str| MissingTold {
+        members: [name(member)].into(),
+        ..told.clone()
+    };
+    look.state.missing_told = Some(only("a"));
+    let (verdict, code) = look.verdict();
+    assert_eq!(code, "tells-missing");
+    let Verdict::Propose(again, _) = verdict else {
+        panic!("{verdict:?}")
+    };
+    done(&mut look.state, *again);
+    assert_eq!(look.state.missing_told.as_ref(), Some(&told));
+    let again = Command::TellMissing(Box::new(only("c")), String::new());
+    done(&mut look.state, again);
+    assert_eq!(look.state.missing_told.as_ref(), Some(&told), "all of them");
     // Somebody is back, and it is not enough.
     look.reports.get_mut(&name("c")).expect("a member").age = Duration::ZERO;
     look.sealed("c", 190);
