@@ -232,15 +232,15 @@ pub(super) fn activate(
     state.live_rules.retain(|live| live.id >= rule);
     let is_changed = !was_open || state.live_rules.len() != before;
     if !was_open {
-        note(
-            state,
-            at,
-            "activated",
-            Some(&holder),
-            format!("rule {rule}"),
-        );
+        // Of a rule of nobody as logs that were stored long ago have it.
+        let text = match live.k {
+            0 => format!("rule {rule}"),
+            _ => format!("{live}; {}", live.worth()),
+        };
+        note(state, at, "activated", Some(&holder), text);
     } else if is_changed {
-        note(state, at, "rule-activated", Some(&holder), live.to_string());
+        let text = format!("{live}; {}", live.worth());
+        note(state, at, "rule-activated", Some(&holder), text);
     }
     Ok(changed(is_changed))
 }

@@ -60,6 +60,21 @@ impl Rule {
     }
 }
 
+impl Rule {
+    /// What it allows when everybody named is well: n − k standbys lost while writes go on, k − 1 lost
+    /// together with the primary. Source: hazards 4.2.
+    pub fn worth(&self) -> String {
+        let spare = (self.set.len() as u64).saturating_sub(u64::from(self.k));
+        match self.k {
+            0 => "commits wait for nobody".to_owned(),
+            k => format!(
+                "{spare} of them may be lost and writes go on, {} together with the primary",
+                k - 1
+            ),
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.set.keys().map(MemberName::as_str).collect();

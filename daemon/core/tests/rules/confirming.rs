@@ -278,3 +278,18 @@ fn who_is_missing_since_when_what_is_at_risk_and_what_overrides_it() {
     look.state.settings.mode = Mode::Async;
     assert_eq!(look.asked(&[], blocked), None, "async waits for nobody");
 }
+
+#[test]
+fn the_history_says_who_confirms_and_what_may_be_lost_under_each_rule() {
+    let mut look = of(3, 1);
+    let mut told = |k: u32, named: &[&str]| {
+        let id = look.state.last_rule.0 + 1;
+        assert!(propose(&mut look.state, rule(id, 1, k, named)).is_ok());
+        assert!(activate(&mut look.state, id, 200, named).is_ok());
+        look.state.history.last().map(|entry| entry.reason.clone())
+    };
+    let two = "rule 2: 2 of [b, c, d]; 1 of them may be lost and writes go on, 1 together with the primary";
+    assert_eq!(told(2, &["b", "c", "d"]).as_deref(), Some(two));
+    let nobody = "rule 3: 0 of []; commits wait for nobody";
+    assert_eq!(told(0, &[]).as_deref(), Some(nobody));
+}
