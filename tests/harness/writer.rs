@@ -190,6 +190,9 @@ async fn write(writer: u32, options: WriterOptions, shared: Arc<Shared>) {
             Ok(session) => {
                 write_on(&session, writer, &mut number, &options, &shared).await;
                 shared.note(|history| history.lost_connections += 1);
+                // All lose theirs at once: each goes on at another server, or all would come to the right
+                // one at the same late moment.
+                place = (place + writer as usize) % options.places.len();
             }
             Err(_) => {
                 place = (place + 1) % options.places.len();

@@ -18,8 +18,8 @@ use crate::lease::now;
 use crate::postgres::Postgres;
 use crate::raft::AppliedState;
 
-use super::act::{member_addresses, wanted_slots};
 use super::commit_watch::CommitFindings;
+use super::neighbours::{member_addresses, wanted_slots};
 
 /// How often a volume and a commit are tried. One small write a second is free.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
