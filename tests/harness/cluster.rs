@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::booted::{self, Booted};
 use crate::config::{self, ConfigOptions};
+use crate::disk::Disk;
 use crate::host::Host;
 use crate::http::{self, Answer};
 use crate::logs;
@@ -47,8 +48,8 @@ pub struct Wanted {
     pub major: Option<u32>,
     /// First loopback address (`127.0.0.N`); none makes namespaces.
     pub loopback: Option<u8>,
-    /// Megabytes of each member's volume; none is the machine's own disk.
-    pub disk_megabytes: Option<u32>,
+    /// What each member's volume lies on; none is the machine's own disk.
+    pub disk: Option<Disk>,
     /// The place of a member that runs under a booted systemd.
     pub booted: Option<usize>,
     /// The folder that the members' programs are in; none: what was built with this test.
@@ -71,7 +72,7 @@ impl Wanted {
             preset: "lan".to_owned(),
             major: None,
             loopback: None,
-            disk_megabytes: None,
+            disk: None,
             booted: None,
             programs: None,
             more_config: String::new(),
@@ -113,7 +114,13 @@ impl Wanted {
 
     /// Volumes that can be filled.
     pub fn small_disks(mut self, megabytes: u32) -> Self {
-        self.disk_megabytes = Some(megabytes);
+        self.disk = Some(Disk::InMemory(megabytes));
+        self
+    }
+
+    /// Volumes that can be made to stand still.
+    pub fn block_disks(mut self, megabytes: u32) -> Self {
+        self.disk = Some(Disk::Block(megabytes));
         self
     }
 
@@ -321,8 +328,8 @@ impl Cluster {
                 true => (booted::STATE_DIR.into(), booted::DATA_DIR.into()),
                 false => (member.state_dir(), member.data_dir()),
             };
-            if let Some(megabytes) = self.wanted.disk_megabytes {
-                member.limit_disk(megabytes)?;
+            if let Some(disk) = self.wanted.disk {
+                member.mount_disk(disk)?;
             }
             let text = config::clusterd_toml(&ConfigOptions {
                 cluster: &self.wanted.name,

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod compare;
 pub mod config;
 pub mod cost;
+pub mod disk;
 pub mod host;
 pub mod http;
 pub mod logs;

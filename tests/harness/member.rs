@@ -462,26 +462,6 @@ impl Member {
         Ok(())
     }
 
-    /// Fills its volume to the last byte; the file to remove to make room again.
-    ///
-    /// # Errors
-    /// The volume has no limit of its own: see [`crate::Wanted::small_disks`].
-    pub fn fill_disk(&self) -> Result<PathBuf> {
-        let mounts = fs::read_to_string("/proc/mounts").context("read mounts")?;
-        let volume = self.volume();
-        if !mounts.contains(&format!(" {} ", volume.display())) {
-            bail!("{} is on the machine's own disk", volume.display());
-        }
-        let ballast = volume.join("ballast");
-        let file = fs::File::create(&ballast).context("make a file on the volume")?;
-        let block = [0_u8; 4096];
-        let mut written = std::io::BufWriter::with_capacity(4096, &file);
-        while std::io::Write::write_all(&mut written, &block).is_ok() {}
-        // What did not fit is thrown away with the buffer.
-        let _ = written.into_parts();
-        Ok(ballast)
-    }
-
     /// Makes the folders, owned by user postgres.
     ///
     /// # Errors
@@ -492,39 +472,6 @@ impl Member {
         install.arg(self.state_dir()).arg(self.volume());
         Host::run(install).map(drop)
     }
-
-    /// Puts a file system of limited size where its snapshots lie.
-    ///
-    /// # Errors
-    /// Not root.
-    pub fn limit_snapshots(&self, megabytes: u32) -> Result<()> {
-        let place = self.state_dir().join("snapshots");
-        fs::create_dir_all(&place).context("make the folder of snapshots")?;
-        mount_tmpfs(&place, megabytes)
-    }
-
-    /// Puts a file system of limited size under the volume.
-    ///
-    /// # Errors
-    /// Not root.
-    pub(crate) fn limit_disk(&self, megabytes: u32) -> Result<()> {
-        mount_tmpfs(&self.volume(), megabytes)
-    }
-}
-
-/// It belongs to user postgres.
-fn mount_tmpfs(place: &Path, megabytes: u32) -> Result<()> {
-    let mut mount = std::process::Command::new("mount");
-    mount.args([
-        "-t",
-        "tmpfs",
-        "-o",
-        &format!("size={megabytes}m,mode=0755"),
-        "matriarch-test",
-    ]);
-    mount.arg(place);
-    Host::run(mount)?;
-    give_to_postgres(place)
 }
 
 /// Makes user postgres the owner of a directory.

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail};
 /// `$1` control group, `$2` prefix of namespaces, `$3` folder.
 const SCRIPT: &str = r#"
 cat >/dev/null
+# What writes to a disk that stands still cannot be killed.
+grep " $3/" /proc/mounts | cut -d' ' -f2 | while read -r mount; do fsfreeze -u "$mount"; done
 if [ -d "$1" ]; then
   turn=0
   while grep -q 'populated 1' "$1/cgroup.events" && [ $turn -lt 400 ]; do

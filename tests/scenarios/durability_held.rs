@@ -57,6 +57,40 @@ fn in_sync_a_primary_lost_with_one_standby_paused_and_one_delayed_loses_no_ackno
     cluster.finish()
 }
 
+/// X1: the only one that confirmed dies with the primary. Back again it shows less than it confirmed, and
+/// less than the other standby has, until it has read its own WAL: here for an hour, because it is late.
+#[test]
+fn x1_a_confirming_standby_that_dies_with_the_primary_is_not_read_as_behind() -> Result<()> {
+    let mut cluster = Wanted::new("held-killed").mode("sync").start()?;
+    let drill = Drill::begin_confirmed(&cluster, 1, 2)?;
+    let old = drill.primary;
+    let (confirms, behind) = ((old + 1) % 3, (old + 2) % 3);
+    let delay = "ALTER SYSTEM SET recovery_min_apply_delay = '1h'";
+    cluster.sql(confirms, delay)?;
+    cluster.sql(confirms, "SELECT pg_reload_conf()::text")?;
+    drill.wait_writing(clock() + Duration::from_millis(500))?;
+    let receiver = cluster.members[behind].postgres_process("walreceiver")?;
+    signal(receiver, Signal::SIGSTOP)?;
+    let name = cluster.members[behind].name.clone();
+    cluster.wait_rule(old, "the rule goes on without it", PATIENCE, |rule| {
+        !rule.members.contains(&name)
+    })?;
+    drill.wait_writing(clock() + Duration::from_millis(500))?;
+    cluster.members[confirms].kill_postmaster()?;
+    cluster.members[old].kill_host()?;
+    signal(receiver, Signal::SIGCONT)?;
+    let new = drill.wait_takeover(&cluster)?;
+    if new != confirms {
+        go_on(&cluster, confirms)?;
+    }
+    cluster.members[old].start()?;
+    cluster.wait_healthy(2 * PATIENCE)?;
+    let (history, outage) = drill.end_complete(&cluster)?;
+    ensure!(outage < LONGEST_OUTAGE, "{outage:?}");
+    ensure!(history.changes_of_primary() > 0, "no other primary");
+    cluster.finish()
+}
+
 /// Only the paused one has the last rows. The other one fetches them, and the pause stays: an operator
 /// wanted it.
 #[test]

@@ -12,8 +12,9 @@
 //! whole Patroni cluster that is moved over; `page` is the page at
 //! `/ui` in a real browser, `explanations` what the cluster tells of itself, `monitoring` the alerts and the
 //! dashboard, and the metrics they rest on; `durability_*` is who confirms a commit: `failover` loses nothing, `standbys` come and go, `strict` lets writes
-//! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `held` are standbys that
-//! confirm and do not replay.
+//! wait, `faults` are processes of PostgreSQL that stand still at a bad moment, `mixture` is one of them
+//! while the rule changes, `steps` are daemons that die in the middle of a change, `disk` are disks that stand
+//! still, `held` are standbys that confirm and do not replay.
 
 mod backup;
 mod backup_schedule;
@@ -21,11 +22,14 @@ mod bad_input;
 mod bootstrap;
 mod by_hand;
 mod drill;
+mod durability_disk;
 mod durability_failover;
 mod durability_faults;
 mod durability_held;
+mod durability_mixture;
 mod durability_put_back;
 mod durability_standbys;
+mod durability_steps;
 mod durability_strict;
 mod explanations;
 mod failover;
