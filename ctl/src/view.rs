@@ -48,6 +48,7 @@ pub struct StatusView {
     pub verifications: Option<BackupsView>,
     pub prunings: Option<BackupsView>,
     pub objectives: Vec<ObjectiveView>,
+    pub audit: Option<AuditView>,
 }
 
 /// How commits are confirmed now.
@@ -121,6 +122,23 @@ pub struct ObjectiveView {
     pub since_unix_ms: Option<u64>,
     pub of: String,
     pub verdict: String,
+}
+
+/// Whether the archive leads from the oldest backup to now.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct AuditView {
+    pub member: String,
+    pub looked_unix_ms: u64,
+    pub failure: Option<String>,
+    pub found_unix_ms: Option<u64>,
+    pub backups: u64,
+    pub segments: u64,
+    pub first_backup: Option<String>,
+    pub first_unix_ms: Option<u64>,
+    pub missing: u64,
+    pub missing_names: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// Why nobody is promoted.
@@ -511,6 +529,25 @@ impl From<&v1::Status> for StatusView {
             verifications: status.verifications.as_ref().map(BackupsView::from),
             prunings: status.prunings.as_ref().map(BackupsView::from),
             objectives: status.objectives.iter().map(ObjectiveView::from).collect(),
+            audit: status.audit.as_ref().map(AuditView::from),
+        }
+    }
+}
+
+impl From<&v1::ArchiveAudit> for AuditView {
+    fn from(audit: &v1::ArchiveAudit) -> Self {
+        Self {
+            member: audit.member.clone(),
+            looked_unix_ms: audit.looked_unix_ms,
+            failure: some(&audit.failure),
+            found_unix_ms: audit.found_unix_ms,
+            backups: audit.backups,
+            segments: audit.segments,
+            first_backup: some(&audit.first_backup),
+            first_unix_ms: audit.first_unix_ms,
+            missing: audit.missing,
+            missing_names: audit.missing_names.clone(),
+            problems: audit.problems.clone(),
         }
     }
 }

@@ -665,6 +665,16 @@ fn proven() -> v1::Status {
                 "ok",
             ),
         ],
+        audit: Some(v1::ArchiveAudit {
+            member: "n2".to_owned(),
+            looked_unix_ms: NOW - 180_000,
+            found_unix_ms: Some(NOW - 180_000),
+            backups: 1,
+            segments: 123,
+            first_backup: "one".to_owned(),
+            first_unix_ms: Some(NOW - 7_000_000),
+            ..v1::ArchiveAudit::default()
+        }),
         ..calm()
     }
 }
@@ -697,6 +707,10 @@ fn dr_status_says_what_is_kept_what_is_not_and_since_when() {
     found.verdict = "FAILED".to_owned();
     found.problems = vec!["`base.tar.zst` is damaged".to_owned()];
     run.failure = "FAILED: `base.tar.zst` is damaged".to_owned();
+    let audit = bad.audit.as_mut().expect("one");
+    audit.missing = 12;
+    audit.missing_names = vec!["00000001000000000000000A".to_owned()];
+    audit.failure = "the store is away".to_owned();
     let judged = of(&bad);
     assert_golden("dr_status_bad.txt", &judged.human);
     assert_eq!(judged.data["is_kept"], false);

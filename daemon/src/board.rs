@@ -10,7 +10,7 @@ use cluster_core::change::{Command, Rejected};
 use cluster_core::model::lease::{Holder, LeaseTimes, Moment};
 use cluster_core::model::view::{ClusterView, Seen};
 use cluster_core::model::{
-    ClusterState, MemberName, MemberReport, NodeId, PostgresStatus, Settings,
+    ArchiveAudit, ClusterState, MemberName, MemberReport, NodeId, PostgresStatus, Settings,
 };
 
 use crate::callbacks::Told;
@@ -121,6 +121,24 @@ impl Board {
             voters,
             &nothing_asked,
         ))
+    }
+
+    /// What is known of the archive, and who looked last: the newest that any member tells.
+    pub fn audit(&self) -> Option<(&MemberName, ArchiveAudit)> {
+        let told = self.reports.iter().filter(|(name, _)| **name != self.me);
+        let told = told.map(|(name, seen)| (name, &seen.report));
+        let all = told.chain([(&self.me, &self.own)]);
+        ArchiveAudit::newest(all.filter_map(|(name, it)| Some((name, it.health.audit.as_ref()?))))
+    }
+
+    /// The newest file of which the primary's server was told that it is archived.
+    pub fn newest_archived(&self) -> Option<&str> {
+        let holder = &self.state.granted()?.holder;
+        let report = match *holder == self.me {
+            true => &self.own,
+            false => &self.reports.get(holder)?.report,
+        };
+        report.health.archive.as_ref()?.newest.as_deref()
     }
 
     /// Whether this member serves as primary at `now`: lease, activation, a recent answer of

@@ -44,6 +44,7 @@ pub fn text(board: &Board, lease: &dyn LeaseView, wall: Duration) -> String {
     own(&mut sheet, board, lease);
     durability(&mut sheet, board, lease.now());
     archive(&mut sheet, &board.own, wall);
+    audit(&mut sheet, board);
     scheduled_backups(&mut sheet, &board.state);
     callbacks(&mut sheet, &board.callbacks);
     verifications(&mut sheet, &board.state);
@@ -576,6 +577,43 @@ fn archive(sheet: &mut Sheet, own: &MemberReport, wall: Duration) {
     }
 }
 
+/// What is known of the archive from looking at it, whoever looked.
+fn audit(sheet: &mut Sheet, board: &Board) {
+    let Some((_, audit)) = board.audit() else {
+        return;
+    };
+    sheet.flag(
+        "clusterd_archive_audit_failing",
+        "1 if the newest look at the archive has found out nothing.",
+        audit.failure.is_some(),
+    );
+    let Some(found) = audit.found else {
+        return;
+    };
+    sheet.gauge(
+        "clusterd_archive_audit_time",
+        "When a look at the archive last found out something, Unix seconds.",
+        seconds(found.at_unix_ms),
+    );
+    sheet.gauge(
+        "clusterd_archive_missing_segments",
+        "Segments of WAL that are missing between the oldest backup and now.",
+        number(found.missing),
+    );
+    sheet.gauge(
+        "clusterd_archive_problems",
+        "What else is wrong with the archive.",
+        number(found.problems.len() as u64),
+    );
+    if let Some((_, at)) = found.first {
+        sheet.gauge(
+            "clusterd_archive_first_recoverable_time",
+            "Every moment from here on can be restored, Unix seconds.",
+            seconds(at),
+        );
+    }
+}
+
 fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
     let Some(newest) = state.runs(RunKind::Backup).next_back() else {
         return;
@@ -594,6 +632,13 @@ fn scheduled_backups(sheet: &mut Sheet, state: &ClusterState) {
         sheet.gauge(
             "clusterd_scheduled_backup_last_stored_time",
             "When the newest scheduled backup was stored, Unix seconds.",
+            seconds(at),
+        );
+    }
+    if let Some(at) = next_of(state, RunKind::Backup) {
+        sheet.gauge(
+            "clusterd_scheduled_backup_next_time",
+            "The moment of the schedule after the newest scheduled backup that was begun, Unix seconds.",
             seconds(at),
         );
     }
@@ -642,6 +687,12 @@ fn callbacks(sheet: &mut Sheet, all: &[Told]) {
     );
 }
 
+/// The first moment of the schedule for which none of a kind was begun; none before the first, and without a schedule.
+fn next_of(state: &ClusterState, kind: RunKind) -> Option<u64> {
+    let newest = state.runs(kind).next_back()?;
+    kind.schedule(&state.settings).next(newest.due_unix_ms)
+}
+
 /// Whether the newest of a kind that is over went wrong.
 fn has_failed(state: &ClusterState, kind: RunKind) -> bool {
     let mut over = state.runs(kind).rev().filter(|run| !run.is_open());
@@ -676,6 +727,13 @@ fn verifications(sheet: &mut Sheet, state: &ClusterState) {
         sheet.gauge(
             "clusterd_verification_last_success_time",
             "When the newest scheduled verification was successful, Unix seconds.",
+            seconds(at),
+        );
+    }
+    if let Some(at) = next_of(state, RunKind::Verify) {
+        sheet.gauge(
+            "clusterd_verification_next_time",
+            "The moment of the schedule after the newest verification that was begun, Unix seconds.",
             seconds(at),
         );
     }

@@ -554,8 +554,10 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         why: "not looked at yet".into(),
     });
     let verdict = watch::Sender::new(Looked::default());
+    let audited = watch::Sender::new(None);
     let findings = Arc::new(Findings::with_archive(
         built.archive,
+        audited.subscribe(),
         reads_repository(config),
     ));
     let hold = Hold {
@@ -632,6 +634,19 @@ fn start_loops(built: Built) -> (Running, Hold, snapshot::Place) {
         turn: built.turn,
     };
     if let (Some(backups), Some(programs)) = (built.backups, backup_programs(config)) {
+        let interval = config.backup.as_ref().map(|it| it.audit_interval);
+        if let Some(interval) = interval.filter(|it| !it.is_zero()) {
+            let auditor = backup::Auditor {
+                me: config.name.clone(),
+                programs: programs.clone(),
+                board: built.board.subscribe(),
+                clock: now,
+                interval,
+                told: audited,
+            };
+            let beside = backups.beside.clone();
+            beside.spawn(auditor.run(built.shutdown.clone()));
+        }
         let keeper = backup::Keeper {
             me: config.name.clone(),
             daemon_start: built.daemon_start.clone(),

@@ -17,9 +17,10 @@ use cluster_core::model::state::HistoryEntry;
 use cluster_core::model::state::SettingsRevision;
 use cluster_core::model::view::Seen;
 use cluster_core::model::{
-    Addresses, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation, Maintenance, MemberName,
-    MemberReport, Phase, RecoverySetting, RecoverySettings, Recurrence, Reign, Request,
-    RequestKind, RequestOutcome, Rule, RuleId, RunKind, Schedule, Settings, Tags, Verification,
+    Addresses, ArchiveAudit, BackupOutcome, BackupRun, ClusterState, Epoch, Incarnation,
+    Maintenance, MemberName, MemberReport, Phase, RecoverySetting, RecoverySettings, Recurrence,
+    Reign, Request, RequestKind, RequestOutcome, Rule, RuleId, RunKind, Schedule, Settings, Tags,
+    Verification,
 };
 use cluster_proto::v1;
 
@@ -749,6 +750,31 @@ fn verification(found: &Verification) -> v1::Verification {
         postgres: found.postgres.clone().unwrap_or_default(),
         by: found.by.clone(),
         problems: found.problems.clone(),
+    }
+}
+
+/// What looking at the archive has found.
+pub fn audit((member, audit): (&MemberName, ArchiveAudit)) -> v1::ArchiveAudit {
+    let told = v1::ArchiveAudit {
+        member: member.to_string(),
+        looked_unix_ms: audit.looked_unix_ms,
+        failure: audit.failure.unwrap_or_default(),
+        ..v1::ArchiveAudit::default()
+    };
+    let Some(found) = audit.found else {
+        return told;
+    };
+    let (first_backup, first_unix_ms) = found.first.unzip();
+    v1::ArchiveAudit {
+        found_unix_ms: Some(found.at_unix_ms),
+        backups: found.backups,
+        segments: found.segments,
+        first_backup: first_backup.unwrap_or_default(),
+        first_unix_ms,
+        missing: found.missing,
+        missing_names: found.names,
+        problems: found.problems,
+        ..told
     }
 }
 

@@ -21,6 +21,7 @@ mod backup_schedule;
 mod bad_input;
 mod bootstrap;
 mod by_hand;
+mod disaster;
 mod drill;
 mod durability_disk;
 mod durability_failover;

@@ -23,7 +23,19 @@ const SPECIAL: &[(&str, &str)] = &[
         "clusterd_last_failover_seconds",
         "told by the daemon that led during a change of the primary, likewise",
     ),
+    ("clusterd_archive_audit_time", AUDITED),
+    ("clusterd_archive_missing_segments", AUDITED),
+    ("clusterd_archive_problems", AUDITED),
+    ("clusterd_scheduled_backup_failed", SCHEDULED),
+    ("clusterd_scheduled_backup_next_time", SCHEDULED),
+    ("clusterd_verification_failed", SCHEDULED),
+    ("clusterd_verification_next_time", SCHEDULED),
+    ("clusterd_pruning_failed", SCHEDULED),
 ];
+
+/// Why some are not served at once.
+const AUDITED: &str = "served once a member has looked at the archive: recovery.rs looks at them";
+const SCHEDULED: &str = "served once a schedule has done something: recovery.rs looks at them";
 
 /// How metrics of ours begin.
 const PREFIXES: [&str; 2] = ["clusterd_", "patroni_"];
@@ -274,6 +286,8 @@ fn members_serve_every_metric_that_alerts_dashboard_and_documentation_name() -> 
         .start()?;
     let primary = cluster.wait_primary(PATIENCE)?;
     let (used, documented) = (used()?, documented()?);
+    let promised = ["settings", "set", "--yes", "rto=10min", "rpo=10min"];
+    cluster.ctl(&promised)?;
     let found = wait_until("all that is used is served", PATIENCE, || {
         // The position of the archive is known once a segment has ended.
         let ended = cluster.sql(primary, "SELECT pg_switch_wal()");

@@ -1,7 +1,10 @@
 //! What the cluster does by itself so that its data can be got back: it deletes backups that nothing needs, proves the
 //! newest one, and says which promise is kept.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result, ensure};
+use cluster_tests::cluster::write_private;
 use cluster_tests::{Cluster, PATIENCE, Wanted, wait_until};
 use serde_json::Value;
 
@@ -70,9 +73,100 @@ fn base_of(cluster: &Cluster, id: &str) -> Result<std::path::PathBuf> {
     anyhow::bail!("{id} is not in the repository")
 }
 
+/// Two seconds instead of ten minutes.
+fn audit_often(cluster: &Cluster) -> Result<()> {
+    for member in &cluster.members {
+        let file = member.config_file();
+        let text = std::fs::read_to_string(&file)?;
+        let (before, after) = text.split_once("\n[backup]\n").context("the table")?;
+        let table = "\n[backup]\naudit_interval = \"2s\"\n";
+        write_private(&file, &format!("{before}{table}{after}"))?;
+    }
+    Ok(())
+}
+
+/// Waits until what was found in the archive is as wanted.
+fn wait_audit(cluster: &Cluster, what: &str, is_wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+    wait_until(what, PATIENCE, || {
+        let found = recovery(cluster).map_err(|error| format!("{error:#}"))?;
+        match is_wanted(&found["audit"]) {
+            true => Ok(found["audit"].clone()),
+            false => Err(found["audit"].to_string()),
+        }
+    })
+}
+
+/// A segment behind the only backup is deleted, and put back; after it a backup is taken.
+fn a_hole_is_told(cluster: &Cluster, backup: &str) -> Result<()> {
+    let primary = cluster.wait_primary(PATIENCE)?;
+    let whole = wait_audit(cluster, "the archive without a hole", |audit| {
+        audit["missing"] == 0 && audit["first_backup"] == backup
+    })?;
+    let problems = whole["problems"].as_array().context("problems")?;
+    ensure!(problems.is_empty() && whole["failure"].is_null(), "{whole}");
+    let wal = base_of(cluster, backup)?;
+    let wal = wal.ancestors().nth(3).context("the database")?.join("wal");
+    let lost = cluster.sql(primary, "SELECT pg_walfile_name(pg_current_wal_lsn())")?;
+    let lost = lost.into_iter().next().context("its name")?;
+    let folder = wal.join(&lost[..8]).join(&lost);
+    for _ in 0..2 {
+        cluster.sql(primary, "SELECT pg_switch_wal()::text")?;
+        cluster.sql(primary, "CREATE TABLE IF NOT EXISTS more (number int)")?;
+        cluster.sql(primary, "INSERT INTO more VALUES (1)")?;
+    }
+    cluster.sql(primary, "SELECT pg_switch_wal()::text")?;
+    let aside = cluster.repository().join("aside");
+    wait_until("the segment in the archive", PATIENCE, || {
+        let archived = std::fs::read_dir(wal.join(&lost[..8]));
+        let archived = archived.map_err(|error| error.to_string())?;
+        let names = archived.flatten().map(|it| it.file_name());
+        let behind = names.filter(|it| it.to_string_lossy().as_ref() > lost.as_str());
+        match folder.exists() && behind.count() > 1 {
+            true => Ok(()),
+            false => Err(format!("{} and what follows", folder.display())),
+        }
+    })?;
+    std::fs::rename(&folder, &aside)?;
+    let found = wait_audit(cluster, "the hole", |audit| audit["missing"] == 1)?;
+    ensure!(
+        found["missing_names"][0] == lost.as_str() && found["first_backup"].is_null(),
+        "{found}"
+    );
+    for shown in [cluster.ctl(&["dr", "status"])?, cluster.ctl(&["status"])?] {
+        let words = format!("HOLE in the archive: 1 segment is missing: {lost}");
+        ensure!(shown.contains(&words), "{shown}");
+    }
+    println!("{}", cluster.ctl(&["dr", "status"])?);
+    ensure!(metric(cluster, "clusterd_archive_missing_segments", "")? == "1");
+    // What lies behind it counts again from the next backup.
+    cluster.ctl(&["backup", "create"])?;
+    cluster.sql(primary, "SELECT pg_switch_wal()::text")?;
+    let found = wait_audit(cluster, "the next backup", |audit| {
+        audit["first_backup"].is_string()
+    })?;
+    ensure!(
+        found["first_backup"] != backup && found["missing"] == 1,
+        "{found}"
+    );
+    std::fs::rename(&aside, &folder)?;
+    wait_audit(cluster, "the segment put back", |audit| {
+        audit["missing"] == 0 && audit["first_backup"] == backup
+    })?;
+    ensure!(metric(cluster, "clusterd_archive_missing_segments", "")? == "0");
+    ensure!(metric(cluster, "clusterd_archive_problems", "")? == "0");
+    let first: f64 = metric(cluster, "clusterd_archive_first_recoverable_time", "")?.parse()?;
+    let looked: f64 = metric(cluster, "clusterd_archive_audit_time", "")?.parse()?;
+    ensure!(0.0 < first && first < looked, "{first} to {looked}");
+    ensure!(metric(cluster, "clusterd_archive_audit_failing", "")? == "0");
+    Ok(())
+}
+
 #[test]
 fn the_schedule_prunes_and_verifies_and_a_damaged_backup_is_told() -> Result<()> {
-    let cluster = Wanted::new("recovery").repository().start()?;
+    let mut cluster = Wanted::new("recovery").repository().make()?;
+    audit_often(&cluster)?;
+    cluster.start_all()?;
+    cluster.wait_healthy(PATIENCE)?;
     let primary = cluster.wait_primary(PATIENCE)?;
     cluster.sql(
         primary,
@@ -156,6 +250,19 @@ fn the_schedule_prunes_and_verifies_and_a_damaged_backup_is_told() -> Result<()>
     ensure!(failover["verdict"] == "not measured", "{failover}");
     println!("{}", cluster.ctl(&["dr", "status"])?);
     ensure!(metric(&cluster, "clusterd_pruning_failed", "")? == "0");
+    ensure!(metric(&cluster, "clusterd_scheduled_backup_failed", "")? == "0");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    for (name, at_most) in [
+        ("clusterd_scheduled_backup_next_time", 7.0 * 86_400.0),
+        ("clusterd_verification_next_time", 60.0),
+    ] {
+        // A verification that takes so long lets a moment of each minute go by.
+        let next: f64 = metric(&cluster, name, "")?.parse()?;
+        ensure!(
+            (now - 60.0..=now + at_most).contains(&next),
+            "{name} is {next}, now is {now}"
+        );
+    }
     ensure!(metric(&cluster, "clusterd_verification_failed", "")? == "0");
     let breached = |cluster: &Cluster| {
         let label = "objective=\"verification-age\"";
@@ -196,6 +303,8 @@ fn the_schedule_prunes_and_verifies_and_a_damaged_backup_is_told() -> Result<()>
     for word in ["prune-completed", "verify-completed", "verify-failed"] {
         ensure!(history.contains(word), "{word}: {history}");
     }
+
+    a_hole_is_told(&cluster, &id)?;
 
     // Nothing is left of the copies.
     for member in &cluster.members {

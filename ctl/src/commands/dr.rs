@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::output::{Align, Paint, Report, table};
 use crate::time::{bytes, length, moment};
-use crate::view::{BackupRunView, BackupsView, ObjectiveView, StatusView};
+use crate::view::{AuditView, BackupRunView, BackupsView, ObjectiveView, StatusView};
 
 const COLUMNS: [(&str, Align); 6] = [
     ("Objective", Align::Left),
@@ -30,6 +30,14 @@ pub fn report(status: &StatusView, now: u64, paint: Paint) -> Report {
         false => paint.bad(&text),
     });
     human.push('\n');
+    if let Some(audit) = &status.audit {
+        let (is_good, text) = restorable(audit, now);
+        let line = match is_good {
+            true => text,
+            false => paint.bad(&text),
+        };
+        let _ = writeln!(human, "{:<13}{line}", "Restorable");
+    }
     for (name, found) in schedules(status) {
         let (is_good, text) = newest(name, found, now);
         let line = match is_good {
@@ -44,12 +52,59 @@ pub fn report(status: &StatusView, now: u64, paint: Paint) -> Report {
             "summary": text,
             "is_kept": is_kept,
             "objectives": status.objectives,
+            "audit": status.audit,
             "backups": status.backups,
             "verifications": status.verifications,
             "prunings": status.prunings,
         }),
         rows,
     }
+}
+
+/// From when on every moment can be restored, as far as the archive shows; whether all is well with it.
+pub fn restorable(audit: &AuditView, now: u64) -> (bool, String) {
+    let age = |at: u64| length(now.saturating_sub(at));
+    let mut parts = Vec::new();
+    if let Some(found) = audit.found_unix_ms {
+        parts.push(match (&audit.first_backup, audit.first_unix_ms) {
+            (Some(backup), Some(at)) => {
+                format!("every moment since {} (backup {backup})", moment(at))
+            }
+            _ if audit.backups == 0 => "nothing: there is no backup".to_owned(),
+            _ => "no moment after the hole: take a backup".to_owned(),
+        });
+        if audit.missing > 0 {
+            let named = audit.missing_names.len() as u64;
+            let more = match audit.missing.saturating_sub(named) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            parts.push(format!(
+                "HOLE in the archive: {} missing: {}{more}",
+                match audit.missing {
+                    1 => "1 segment is".to_owned(),
+                    many => format!("{many} segments are"),
+                },
+                audit.missing_names.join(", ")
+            ));
+        }
+        parts.extend(audit.problems.iter().map(|it| format!("WRONG: {it}")));
+        parts.push(format!(
+            "{} segments looked at {} ago by {}",
+            audit.segments,
+            age(found),
+            audit.member
+        ));
+    }
+    if let Some(why) = &audit.failure {
+        let ago = age(audit.looked_unix_ms);
+        parts.push(format!(
+            "{} could NOT look at it {ago} ago: {why}",
+            audit.member
+        ));
+    }
+    let is_good = audit.failure.is_none() && audit.missing == 0 && audit.problems.is_empty();
+    (is_good, parts.join("; "))
 }
 
 /// What there is a schedule of, under the name it is shown with.

@@ -285,6 +285,13 @@ impl Screen {
 
     /// What schedules ask for, and how the newest of each stands; what is promised.
     fn backups(&mut self, status: &StatusView, now: u64) {
+        if let Some(audit) = &status.audit {
+            let (is_good, text) = dr::restorable(audit, now);
+            // `dr status` says when all is well.
+            if !is_good {
+                self.line("Restorable", &self.paint.bad(&text));
+            }
+        }
         for (name, found) in dr::schedules(status) {
             let (is_good, text) = dr::newest(name, found, now);
             let text = match is_good {

@@ -14,6 +14,8 @@ pub struct Question<'a> {
     pub backup: &'a Manifest,
     /// Up to this position; without one, up to the newest segment.
     pub until: Option<Lsn>,
+    /// Without a position: up to this number at least. The server was told that it is there.
+    pub archived: Option<u64>,
     /// How large segments are.
     pub size: SegmentSize,
 }
@@ -29,15 +31,25 @@ pub struct Continuity {
     pub first: Lsn,
     /// Recovery gets to here: the end of the last segment before a hole.
     pub last: Lsn,
+    /// The segments it would read and that are not there, in order.
+    pub missing: Vec<WalName>,
     /// Everything that is wrong.
     pub problems: Vec<String>,
 }
 
-/// Follows the timelines from the backup's start.
+/// Follows the timelines from the backup's start; a hole is among the problems.
 pub fn follow(archive: &Archive, question: Question) -> Continuity {
+    let mut answer = trace(archive, question);
+    answer.problems.extend(hole(&answer.missing));
+    answer
+}
+
+/// The same; a hole is told as what is missing alone.
+pub fn trace(archive: &Archive, question: Question) -> Continuity {
     let Question {
         backup,
         until,
+        archived,
         size,
     } = question;
     let timeline = lineage::newest(&archive.histories, backup.timeline, backup.end);
@@ -59,6 +71,7 @@ pub fn follow(archive: &Archive, question: Question) -> Continuity {
         segments: Vec::new(),
         first: backup.end,
         last: backup.end,
+        missing: Vec::new(),
         problems: archive.problems.clone(),
     };
     for timeline in archive.without_history() {
@@ -77,22 +90,20 @@ pub fn follow(archive: &Archive, question: Question) -> Continuity {
             newest
         }
         (Some(at), _) => Some(size.number(at)),
-        (None, newest) => newest,
+        (None, newest) => newest.max(archived),
     };
-    let mut missing = Vec::new();
     for number in last.map_or(0..0, |last| start..last + 1) {
         let Some(name) = name_of(number) else {
             continue;
         };
         match is_there(number) {
             true => answer.segments.push(name),
-            false => missing.push(name),
+            false => answer.missing.push(name),
         }
-        if missing.is_empty() {
+        if answer.missing.is_empty() {
             answer.last = answer.last.max(size.begin(number + 1));
         }
     }
-    answer.problems.extend(hole(&missing));
     let needed = answer.segments.iter().filter_map(|name| {
         let contents = archive.contents(name).len();
         let objects = archive.objects.get(name)?;
@@ -190,6 +201,7 @@ mod tests {
         let question = Question {
             backup: &backup,
             until,
+            archived: None,
             size,
         };
         follow(archive, question)

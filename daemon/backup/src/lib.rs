@@ -25,6 +25,7 @@ mod secret_file;
 pub mod snapshot;
 mod stores;
 mod streams;
+pub mod survey;
 mod upload;
 pub mod verify;
 pub mod wal;

@@ -1,6 +1,7 @@
 //! clusterd-backup: PostgreSQL's archive and restore commands, and the repository by hand, without any
 //! daemon: what is needed when every host is gone.
 
+mod audit_command;
 mod key;
 mod prune_command;
 mod sandbox;
@@ -92,6 +93,8 @@ enum Command {
         /// The backup.
         id: String,
     },
+    /// Does the archive lead from the oldest backup to now without a hole? Exit code 0 only when it does.
+    Audit(audit_command::Flags),
     /// The results of verifications that were kept.
     Verifications {
         #[command(flatten)]
@@ -208,6 +211,7 @@ fn main() -> ExitCode {
             run(prune_command::unpin(&repository, &id)).map(|()| ExitCode::SUCCESS)
         }
         Command::Verify(flags) => run(verify_command::verify(&flags)),
+        Command::Audit(flags) => run(audit_command::audit(&flags)),
         Command::Verifications { repository, json } => {
             run(verify_command::list(&repository, json)).map(|()| ExitCode::SUCCESS)
         }

@@ -122,6 +122,12 @@ fn tell(database: u64, stock: &Stock, plan: &Plan) {
         let (first, last) = (first.as_str(), last.as_str());
         println!("  goes   {count} files of WAL of timeline {timeline}, {first} to {last}");
     }
+    if !plan.keys.is_empty() {
+        println!(
+            "  goes   {} data keys of backups that go or are gone",
+            plan.keys.len()
+        );
+    }
     println!("  stays  {} files of WAL", plan.wal_kept);
     for pin in &stock.pins {
         if !stock.backups.iter().any(|it| it.id == pin.backup) {

@@ -90,6 +90,7 @@ pub fn of(board: &Board, lease: &dyn LeaseView, foresight: &dyn Foresight) -> v1
         verifications: wire::scheduled_runs(state, RunKind::Verify),
         prunings: wire::scheduled_runs(state, RunKind::Prune),
         objectives: Vec::new(),
+        audit: board.audit().map(wire::audit),
         fence_in_ms: lease_left
             .map(|left| left.saturating_sub(wire::millis(board.times.stop_soft))),
     }

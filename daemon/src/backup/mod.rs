@@ -5,6 +5,7 @@
 //! member's loop nor the daemon's start.
 
 mod archiver;
+mod auditor;
 mod coverage;
 mod keeper;
 mod programs;
@@ -27,6 +28,7 @@ use crate::reconcile::durable::DurableRecord;
 
 use archiver::Archiver;
 pub use archiver::command;
+pub use auditor::Auditor;
 pub use keeper::Keeper;
 pub use programs::Programs;
 use shelf::Shelf;

@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use cluster_backup::survey::Survey;
 use cluster_backup::verify::{self, Level, Report};
+use cluster_core::model::AuditFindings;
 use cluster_core::model::backup_run::{BackupOutcome, Verdict, Verification};
 use cluster_core::model::recovery::{RecoverySettings, VerifyLevel};
 use tokio::process::Command;
+
+use super::now_unix_ms;
 
 /// So many problems are kept in the replicated state; the log has all.
 const PROBLEMS_KEPT: usize = 5;
@@ -16,6 +20,9 @@ const PROBLEMS_KEPT: usize = 5;
 /// A verification ends by itself after `verify_timeout`; one that has not so long after it is given up. Judgement:
 /// the copy has to be stopped and removed.
 const CLEAN_UP: Duration = Duration::from_secs(600);
+
+/// A look at the archive that takes longer is given up. Judgement: it lists names, a thousand a request.
+const AUDIT_LIMIT: Duration = Duration::from_secs(600);
 
 /// A pruning that takes longer is given up. What it was at stays whole; the next one goes on.
 /// Judgement: it only lists and deletes.
@@ -44,6 +51,7 @@ impl Programs {
     /// Proves the newest backup of this database.
     pub async fn verify(&self, database: u64, settings: &RecoverySettings) -> BackupOutcome {
         let mut command = self.command("verify", self.read_credentials.as_ref(), database);
+        command.args(["--by", "schedule"]);
         command.args(["--json", "--clear-scratch", "--while-stdin"]);
         command.args(["--level", settings.verify_level.word()]);
         command.arg("--scratch").arg(&self.scratch);
@@ -66,6 +74,7 @@ impl Programs {
     /// Deletes what nothing of this database needs any more.
     pub async fn prune(&self, database: u64, settings: &RecoverySettings) -> BackupOutcome {
         let mut command = self.command("prune", self.prune_credentials.as_ref(), database);
+        command.args(["--by", "schedule"]);
         command.args(["--keep-window", &format!("{}ms", settings.keep_window_ms)]);
         command.args(["--keep-at-least", &settings.keep_at_least.to_string()]);
         command.arg("--yes").kill_on_drop(true);
@@ -91,9 +100,30 @@ impl Programs {
         }
     }
 
+    /// Whether the archive of this database has a hole. `archived`: what the primary was told is there.
+    ///
+    /// # Errors
+    /// In words: it could not be looked at.
+    pub async fn audit(
+        &self,
+        database: u64,
+        archived: Option<&str>,
+    ) -> Result<AuditFindings, String> {
+        let mut command = self.command("audit", self.read_credentials.as_ref(), database);
+        command.arg("--json").kill_on_drop(true);
+        if let Some(name) = archived {
+            command.args(["--archived", name]);
+        }
+        let said = run(&mut command, AUDIT_LIMIT).await?;
+        match serde_json::from_slice::<Survey>(&said.stdout) {
+            Ok(survey) => Ok(findings(survey)),
+            Err(_) => Err(last_words(&said)),
+        }
+    }
+
     fn command(&self, verb: &str, credentials: Option<&PathBuf>, database: u64) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args([verb, "--repository", &self.repository, "--by", "schedule"]);
+        command.args([verb, "--repository", &self.repository]);
         command.args(["--database", &database.to_string()]);
         for (flag, file) in [
             ("--credentials", credentials),
@@ -134,6 +164,19 @@ fn last_words(said: &Output) -> String {
     match text.is_empty() {
         true => format!("clusterd-backup ended with {}", said.status),
         false => text,
+    }
+}
+
+fn findings(survey: Survey) -> AuditFindings {
+    let unix_ms = |at: i64| u64::try_from(at).unwrap_or(0);
+    AuditFindings {
+        at_unix_ms: unix_ms(now_unix_ms()),
+        backups: survey.backups as u64,
+        segments: survey.segments as u64,
+        first: survey.first.map(|it| (it.backup, unix_ms(it.at_unix_ms))),
+        missing: survey.missing as u64,
+        names: survey.names,
+        problems: survey.problems.into_iter().take(PROBLEMS_KEPT).collect(),
     }
 }
 

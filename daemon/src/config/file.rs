@@ -239,7 +239,7 @@ pub struct GuardTable {
 }
 
 /// `[backup]`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupTable {
     /// The repository: an absolute path of a directory, or the URL of an object store.
@@ -262,9 +262,27 @@ pub struct BackupTable {
     /// File of a private key that opens what `recipients` encrypt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
+    /// How often the archive is looked at for holes; 0: never.
+    pub audit_interval: String,
     /// The program that PostgreSQL archives with; default `clusterd-backup` beside `clusterd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub binary: Option<PathBuf>,
+}
+
+impl Default for BackupTable {
+    fn default() -> Self {
+        BackupTable {
+            repository: String::new(),
+            credentials: None,
+            recipients: Vec::new(),
+            max_rate: None,
+            read_credentials: None,
+            prune_credentials: None,
+            identity: None,
+            audit_interval: "10min".to_owned(),
+            binary: None,
+        }
+    }
 }
 
 /// `[callbacks]`.

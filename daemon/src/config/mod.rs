@@ -128,6 +128,8 @@ pub struct BackupConfig {
     pub prune_credentials: Option<PathBuf>,
     /// The private key that opens what is encrypted.
     pub identity: Option<PathBuf>,
+    /// How often the archive is looked at for holes; zero: never.
+    pub audit_interval: Duration,
     /// The program that PostgreSQL archives with.
     pub binary: PathBuf,
 }

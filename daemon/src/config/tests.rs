@@ -507,6 +507,7 @@ fn everything_wrong_about_the_repository_is_told_at_once() {
     let backup = config.backup.as_ref().expect("one");
     assert_eq!(backup.options.recipients[0].as_str(), key);
     assert_eq!(backup.options.max_rate, Some(50 << 20));
+    assert_eq!(backup.audit_interval, Duration::from_secs(600));
     for file in [
         &backup.read_credentials,
         &backup.prune_credentials,

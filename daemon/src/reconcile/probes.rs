@@ -9,7 +9,7 @@ use cluster_core::model::lease::Moment;
 use cluster_core::model::member::{ArchiveReport, Health, Pending, Probe, Refusal};
 use cluster_core::model::settings::Mode;
 use cluster_core::model::view::Seen;
-use cluster_core::model::{Epoch, Lsn, MemberName, PostgresStatus};
+use cluster_core::model::{ArchiveAudit, Epoch, Lsn, MemberName, PostgresStatus};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 use tokio::time::{interval, sleep, timeout};
@@ -40,6 +40,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 pub struct Findings {
     inner: Mutex<Inner>,
     archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+    audit: Option<watch::Receiver<Option<ArchiveAudit>>>,
     reads_repository: bool,
     written: Notify,
 }
@@ -96,10 +97,12 @@ impl Findings {
     /// With what is told of the archive, when there is one.
     pub fn with_archive(
         archive: Option<watch::Receiver<Option<ArchiveReport>>>,
+        audit: watch::Receiver<Option<ArchiveAudit>>,
         reads_repository: bool,
     ) -> Findings {
         Findings {
             archive,
+            audit: Some(audit),
             reads_repository,
             ..Findings::default()
         }
@@ -120,6 +123,7 @@ impl Findings {
             pending_restart: inner.pending.clone(),
             refusal: inner.refusal.clone(),
             archive: self.archive.as_ref().and_then(|it| it.borrow().clone()),
+            audit: self.audit.as_ref().and_then(|it| it.borrow().clone()),
             has_repository: self.archive.is_some(),
             reads_repository: self.reads_repository,
         }

@@ -1,6 +1,9 @@
 //! Pruning: what the plan lets go is deleted, in an order in which nothing half-deleted looks whole.
 //!
-//! First the record of it, then manifests, then files, then WAL.
+//! First the record of it, then manifests, then files, then WAL, then the data keys of the backups. A key that an
+//! interrupted pruning has left is found by the record, and goes with the next one.
+
+use std::collections::BTreeSet;
 
 use cluster_core::model::TimelineId;
 use serde::{Deserialize, Serialize};
@@ -53,7 +56,47 @@ pub async fn stock(repository: &Repository, database: u64) -> Result<Stock, Erro
     stock.size = stock.archive.segment_size(repository).await?;
     stock.pins = holds::pins(repository, database).await?;
     stock.leases = holds::leases(repository, database).await?;
+    stock.orphans = orphans(repository, database, &stock).await?;
     Ok(stock)
+}
+
+/// Data keys that are still there of backups that are not, by the records of what was pruned. A key that no record names
+/// may be of a backup that is being taken.
+async fn orphans(
+    repository: &Repository,
+    database: u64,
+    stock: &Stock,
+) -> Result<Vec<String>, Error> {
+    let mut unused: BTreeSet<String> = BTreeSet::new();
+    unused.extend(repository.folders(&names::keys(database)).await?);
+    let used = stock.backups.iter().filter_map(|it| it.key.as_deref());
+    let objects = stock.archive.objects.values().flatten();
+    let objects = objects.chain(stock.parts.iter().flat_map(|it| &it.objects));
+    for key in used.chain(objects.filter_map(|it| names::data_key(it))) {
+        unused.remove(key);
+    }
+    let mut found = BTreeSet::new();
+    if unused.is_empty() {
+        return Ok(Vec::new());
+    }
+    for name in repository.list(&format!("{database}/pruned")).await? {
+        let Some(text) = repository.get(&name).await? else {
+            continue;
+        };
+        let record: Record = serde_json::from_slice(&text).map_err(|error| Error::BadDocument {
+            name: name.clone(),
+            why: error.to_string(),
+        })?;
+        let keys = record.backups.into_iter().filter_map(|it| it.key);
+        for key in keys.filter(|key| unused.contains(key)) {
+            let wrapped = names::wrapped_keys(database, &key);
+            // In a directory the empty folder stays.
+            if !repository.list(&wrapped).await?.is_empty() {
+                found.insert(key);
+            }
+        }
+    }
+    Ok(found.into_iter().collect())
 }
 
 async fn parts(repository: &Repository, database: u64, id: String) -> Result<Option<Parts>, Error> {
@@ -112,6 +155,12 @@ pub async fn perform(
     for name in &plan.wal {
         for object in stock.archive.objects.get(name).into_iter().flatten() {
             repository.delete(object).await?;
+            deleted += 1;
+        }
+    }
+    for key in &plan.keys {
+        for object in repository.list(&names::wrapped_keys(database, key)).await? {
+            repository.delete(&object).await?;
             deleted += 1;
         }
     }

@@ -15,7 +15,10 @@ const HOUR: i64 = 3_600_000;
 /// Two backups, WAL in segments of 1 MiB from 1 to 9, and what a backup that was given up has left.
 async fn filled(place: &Path) -> Repository {
     let at = place.join("repository").display().to_string();
-    let repository = Repository::open(&at).expect("opens");
+    fill(place, Repository::open(&at).expect("opens")).await
+}
+
+async fn fill(place: &Path, repository: Repository) -> Repository {
     for (number, age) in [(2, 5), (6, 1)] {
         let folder = place.join(format!("copied-{number}"));
         std::fs::create_dir(&folder).expect("made");
@@ -157,4 +160,74 @@ async fn a_lease_on_what_was_just_pruned_is_refused_and_pins_are_set_once() {
         .await
         .expect("gone");
     assert!(holds::unpin(&repository, DATABASE, "b6").await.is_err());
+}
+
+/// The same, encrypted; its identity is in the place.
+async fn filled_encrypted(place: &Path) -> Repository {
+    let at = place.join("repository").display().to_string();
+    let identity = place.join("backup.key");
+    let recipient = crate::keys::generate(&identity).expect("made");
+    let options = crate::Options {
+        recipients: vec![recipient],
+        identity: Some(identity),
+        ..crate::Options::default()
+    };
+    fill(place, Repository::open_with(&at, options).expect("opens")).await
+}
+
+async fn wrapped(repository: &Repository, key: &str) -> usize {
+    let list = repository.list(&names::wrapped_keys(DATABASE, key)).await;
+    list.expect("listed").len()
+}
+
+/// Plans, and does it; records are named by their moment.
+async fn prune(repository: &Repository, at: i64) -> usize {
+    let stock = stock(repository, DATABASE).await.expect("read");
+    let plan = retention::plan(&stock, POLICY, now()).expect("a plan");
+    let record = record(&stock, &plan, POLICY, "me".to_owned(), at);
+    let deleted = perform(repository, DATABASE, &stock, &plan, record).await;
+    deleted.expect("deleted")
+}
+
+#[tokio::test]
+async fn the_key_of_a_backup_goes_with_it_and_everything_else_can_still_be_read() {
+    let place = tempfile::tempdir().expect("a directory");
+    let repository = filled_encrypted(place.path()).await;
+    let backups = manifest::list(&repository).await.expect("listed");
+    let key = |at: usize| backups[at].key.clone().expect("encrypted");
+    let (goes, stays) = (key(0), key(1));
+    assert_eq!(wrapped(&repository, &goes).await, 1);
+    // A manifest, its file, five segments, its key.
+    assert_eq!(prune(&repository, now()).await, 8);
+    assert_eq!(wrapped(&repository, &goes).await, 0);
+    assert_eq!(wrapped(&repository, &stays).await, 1);
+    let checked = crate::keys::check(&repository).await.expect("checked");
+    let opened = checked.iter().filter(|it| it.opened.is_ok());
+    // Of the backup that stays, and of WAL.
+    assert_eq!(opened.count(), 2);
+    let stock = stock(&repository, DATABASE).await.expect("read");
+    assert!(stock.orphans.is_empty());
+    let again = retention::plan(&stock, POLICY, now()).expect("a plan");
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_an_interrupted_pruning_left_goes_with_the_next_one_and_no_other() {
+    let place = tempfile::tempdir().expect("a directory");
+    let repository = filled_encrypted(place.path()).await;
+    let backups = manifest::list(&repository).await.expect("listed");
+    let key = backups[0].key.clone().expect("encrypted");
+    let name = names::wrapped_keys(DATABASE, &key);
+    let name = repository.list(&name).await.expect("listed").remove(0);
+    let text = repository.get(&name).await.expect("read").expect("there");
+    prune(&repository, now()).await;
+    repository.put_new(&name, text.clone()).await.expect("put");
+    // Of a backup whose first object is not there yet.
+    let begun = name.replace(&key, "age1begun");
+    repository.put_new(&begun, text).await.expect("put");
+    let stock = stock(&repository, DATABASE).await.expect("read");
+    assert_eq!(stock.orphans, [key.clone()]);
+    assert_eq!(prune(&repository, now() + HOUR).await, 1);
+    assert_eq!(wrapped(&repository, &key).await, 0);
+    assert_eq!(wrapped(&repository, "age1begun").await, 1);
 }

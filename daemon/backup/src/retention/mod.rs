@@ -13,7 +13,7 @@ use crate::archive::{self, Archive};
 use crate::holds::{Lease, Pin};
 use crate::lineage::{self, Segment, SegmentSize, Stretch};
 use crate::manifest::Manifest;
-use crate::names::WalName;
+use crate::names::{self, WalName};
 
 /// Parts of a backup without a manifest are of one that was given up when nothing was added for so long.
 /// Unit: milliseconds.
@@ -54,6 +54,8 @@ pub struct Stock {
     pub pins: Vec<Pin>,
     /// Leases, expired ones too.
     pub leases: Vec<Lease>,
+    /// Data keys of backups that were pruned before, when that was interrupted.
+    pub orphans: Vec<String>,
 }
 
 /// What is to be done.
@@ -67,6 +69,8 @@ pub struct Plan {
     pub parts: Vec<String>,
     /// The files of WAL that go.
     pub wal: Vec<WalName>,
+    /// The data keys that go: of those backups, and of others that went before.
+    pub keys: Vec<String>,
     /// How many files of WAL stay.
     pub wal_kept: usize,
 }
@@ -74,7 +78,10 @@ pub struct Plan {
 impl Plan {
     /// Nothing goes.
     pub fn is_empty(&self) -> bool {
-        self.backups.is_empty() && self.parts.is_empty() && self.wal.is_empty()
+        self.backups.is_empty()
+            && self.parts.is_empty()
+            && self.wal.is_empty()
+            && self.keys.is_empty()
     }
 }
 
@@ -110,6 +117,7 @@ pub fn plan(stock: &Stock, policy: Policy, now_unix_ms: i64) -> Result<Plan, Ref
             None => plan.backups.push(backup.id.clone()),
         }
     }
+    plan.keys = keys(stock, &plan);
     let Some(size) = size else {
         return Ok(plan);
     };
@@ -279,6 +287,31 @@ fn reasons<'a>(
         }
     }
     Ok(keep)
+}
+
+/// The data keys of what goes. Each backup has one of its own; one that anything else carries stays all the same. Those of
+/// WAL stay: whoever archives may go on with one although all that it wrote is gone.
+fn keys(stock: &Stock, plan: &Plan) -> Vec<String> {
+    let backups = stock.backups.iter();
+    let (goes, stays): (Vec<&Manifest>, Vec<&Manifest>) =
+        backups.partition(|it| plan.backups.contains(&it.id));
+    let parts = |goes: bool| {
+        let parts = stock.parts.iter();
+        let parts = parts.filter(move |it| plan.parts.contains(&it.id) == goes);
+        parts.flat_map(|it| &it.objects)
+    };
+    let wal = stock.archive.objects.values().flatten();
+    let of_names = |name: &String| names::data_key(name).map(str::to_owned);
+    let mut found: BTreeSet<String> = goes.iter().filter_map(|it| it.key.clone()).collect();
+    found.extend(parts(true).filter_map(of_names));
+    found.extend(stock.orphans.iter().cloned());
+    for key in stays.iter().filter_map(|it| it.key.as_ref()) {
+        found.remove(key);
+    }
+    for key in parts(false).chain(wal).filter_map(of_names) {
+        found.remove(&key);
+    }
+    found.into_iter().collect()
 }
 
 /// Parts of backups that nobody is taking any more.

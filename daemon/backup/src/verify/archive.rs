@@ -54,6 +54,7 @@ async fn follow(
     let question = Question {
         backup,
         until,
+        archived: None,
         size,
     };
     let found = audit::follow(&archive, question);

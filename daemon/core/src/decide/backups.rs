@@ -105,6 +105,11 @@ fn due(view: &ClusterView, kind: RunKind) -> Option<u64> {
     may.then_some(newest.due_unix_ms)
 }
 
+/// Who looks at the archive: who would verify. The same for every member that has heard the same.
+pub fn auditor(view: &ClusterView) -> Option<MemberName> {
+    taker(view, RunKind::Verify).ok().map(|(name, _)| name)
+}
+
 /// A standby that streams, rather not the one that leads; else the primary. It must have a repository, and for all
 /// but a backup be able to read it.
 fn taker(view: &ClusterView, kind: RunKind) -> Result<(MemberName, String), String> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::archive_audit::ArchiveAudit;
 use super::confirmation::SyncReport;
 use super::epoch::Epoch;
 use super::ids::{Incarnation, MemberName, NodeId, RequestId};
@@ -162,6 +163,9 @@ pub struct Health {
     /// How far the archive of this primary is, when it archives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveReport>,
+    /// What it has found in the archive, if it was this member that looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<ArchiveAudit>,
     /// It has a repository of backups.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_repository: bool,

@@ -1,5 +1,6 @@
 //! What is true ([`state`]) and what was seen ([`view`]).
 
+pub mod archive_audit;
 pub mod backup_run;
 pub mod bypass;
 pub mod confirmation;
@@ -31,6 +32,7 @@ pub mod timeline;
 pub mod units;
 pub mod view;
 
+pub use archive_audit::{ArchiveAudit, AuditFindings};
 pub use backup_run::{BackupOutcome, BackupRun, RunKind, Verification};
 pub use epoch::{Epoch, Generation};
 pub use ids::{ClusterId, ClusterName, Incarnation, MemberName, NodeId, RequestId, RuleId};

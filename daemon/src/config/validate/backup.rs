@@ -51,7 +51,9 @@ impl Check<'_> {
                 self.private(key, file);
             }
         }
+        let audit_interval = self.duration("backup.audit_interval", &table.audit_interval);
         BackupConfig {
+            audit_interval,
             read_credentials: table.read_credentials.clone(),
             prune_credentials: table.prune_credentials.clone(),
             identity: table.identity.clone(),
