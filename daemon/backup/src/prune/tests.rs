@@ -226,7 +226,7 @@ async fn a_key_that_an_interrupted_pruning_left_goes_with_the_next_one_and_no_ot
     let begun = name.replace(&key, "age1begun");
     repository.put_new(&begun, text).await.expect("put");
     let stock = stock(&repository, DATABASE).await.expect("read");
-    assert_eq!(stock.orphans, [key.clone()]);
+    assert_eq!(stock.orphans, std::slice::from_ref(&key));
     assert_eq!(prune(&repository, now() + HOUR).await, 1);
     assert_eq!(wrapped(&repository, &key).await, 0);
     assert_eq!(wrapped(&repository, "age1begun").await, 1);
